@@ -1,0 +1,183 @@
+"""The method on q, k and v, in plain torch.
+
+Source: Cho, Han, Jin, "Balancing Fidelity and Diversity in Diffusion Models via Symmetric
+Attention Decomposition: Hopfield Perspective", ICML 2026, arXiv:2605.27476.
+
+With logits M = q kᵀ / √d, split into M_sym = (M + Mᵀ)/2 (the energy landscape) and
+M_skew = (M − Mᵀ)/2 (the circulation on it):
+
+    M_α   = M_sym + α M_skew = c₁ M + c₂ Mᵀ,  c₁ = (1+α)/2,  c₂ = (1−α)/2
+    Ξ     = softmax(M) X,  Ξ_α = softmax(M_α) X
+    Ξ_new = Ξ + β (Ξ_α − Ξ)
+    Ξ_out = ρ Ξ_new,  ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4)  for each token
+
+X, the input of the attention, enters through ρ alone: everything else commutes with the value
+projection, softmax(·) X W_vᵀ = softmax(·) v.
+
+Shapes: q, k, v are (B, H, L, d), x is (B, L, C). B images, H heads, L tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+VALUE_SPACE = "value space"
+INPUT_SPACE = "input space (paper)"
+NO_RESCALE = "off"
+RESCALES = (VALUE_SPACE, INPUT_SPACE, NO_RESCALE)
+
+DEVIATION = "deviation"
+SCALE = "scale"
+FORMULAS = (DEVIATION, SCALE)
+
+IMAGE = "image"
+HEAD = "head"
+BATCH = "batch"
+ETA_OVER = (IMAGE, HEAD, BATCH)
+
+
+@dataclass(frozen=True)
+class Adaptive:
+    """How the symmetry index η sets the strength, call by call."""
+
+    alpha: bool = True
+    beta: bool = True
+    formula: str = DEVIATION
+    eta_over: str = IMAGE
+
+
+@dataclass(frozen=True)
+class Circulation:
+    """What is done to one attention call."""
+
+    alpha: float
+    beta: float
+    rescale: str = VALUE_SPACE
+    adaptive: Adaptive | None = None
+
+    @property
+    def off(self) -> bool:
+        """True where the formulas give back the model's own output, whatever q and k are."""
+        follows_eta = self.adaptive is not None and self.adaptive.alpha and self.adaptive.formula == SCALE
+        return self.beta == 0 or (self.alpha == 1 and not follows_eta)
+
+
+def circulate(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    plain: Tensor,
+    attend: Attend,
+    circulation: Circulation,
+    x: Tensor | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """ρ (o + β (o_α − o)) for one attention call.
+
+    `plain` is o = softmax(M) v and `attend` one ordinary attention, both (B, H, L, d) in and out;
+    the mask, added after scaling, is in `attend` already. `x` and `mask` (broadcastable to
+    (B, H, L, L)) are read in input space only. Returns (B, H, L, d) in the dtype of `plain`.
+    """
+    alpha, beta = circulation.alpha, circulation.beta
+    if circulation.adaptive is not None:
+        alpha, beta = adapt(alpha, beta, symmetry_index(q, k), circulation.adaptive)
+
+    q_alpha, k_alpha, v_alpha = double_heads(q, k, v, alpha)
+    skewed = attend(q_alpha, k_alpha, v_alpha)[..., : v.shape[-1]]
+    new = blend(plain, skewed, beta)
+    if circulation.rescale == VALUE_SPACE:
+        new.mul_(norm_ratio(skewed, new))
+    elif circulation.rescale == INPUT_SPACE:
+        new.mul_(input_space_ratio(q, k, q_alpha, k_alpha, x, beta, mask))
+    return new
+
+
+def double_heads(q: Tensor, k: Tensor, v: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Heads of size 2d whose ordinary attention is softmax(M_α) v, so that no L×L matrix is written.
+
+    [q ; k]·√2 [c₁ k ; c₂ q] / √(2d) = (c₁ q·k + c₂ k·q) / √d. q' stays exact and k' is rounded
+    once. v is padded with zeros because few backends take values narrower than the keys.
+    `alpha` is a number, or a float32 tensor broadcastable to (B, H, 1, 1). Returns three (B, H, L, 2d).
+    """
+    d = q.shape[-1]
+    q_alpha = torch.cat((q, k), dim=-1)
+    k_alpha = torch.empty_like(q_alpha)
+    torch.mul(k, (1 + alpha) / math.sqrt(2), out=k_alpha[..., :d])
+    torch.mul(q, (1 - alpha) / math.sqrt(2), out=k_alpha[..., d:])
+    return q_alpha, k_alpha, F.pad(v, (0, d))
+
+
+def blend(plain: Tensor, skewed: Tensor, beta: float | Tensor) -> Tensor:
+    """Ξ + β (Ξ_α − Ξ): with β > 1 an extrapolation past Ξ_α."""
+    return torch.lerp(plain, skewed, beta.to(plain.dtype) if isinstance(beta, Tensor) else beta)
+
+
+def norm_ratio(target: Tensor, new: Tensor) -> Tensor:
+    """ρ = clamp(‖target‖ / ‖new‖, ¼, 4) over the last axis, float32, (…, 1)."""
+    wanted = _norm(target)
+    return (wanted / _norm(new)).clamp_(0.25, 4)
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
+
+
+def input_space_ratio(
+    q: Tensor, k: Tensor, q_alpha: Tensor, k_alpha: Tensor, x: Tensor, beta: float | Tensor, mask: Tensor | None
+) -> Tensor:
+    """ρ from the retrievals of X themselves, C channels wide: the paper's own. (B, H, L, 1), float32.
+
+    One head at a time: no backend but torch's takes values that much wider than the keys, and its
+    fallback writes the L×L matrix of every head it is given.
+    """
+    x = x.to(q.dtype).unsqueeze(1)
+    ratios = []
+    for head in range(q.shape[1]):
+        one = slice(head, head + 1)
+        seen = mask if mask is None or mask.shape[1] == 1 else mask[:, one]
+        retrieval = F.scaled_dot_product_attention(q[:, one], k[:, one], x, attn_mask=seen)
+        skewed = F.scaled_dot_product_attention(q_alpha[:, one], k_alpha[:, one], x, attn_mask=seen)
+        strength = beta[:, one] if isinstance(beta, Tensor) and beta.shape[1] > 1 else beta
+        ratios.append(norm_ratio(skewed, blend(retrieval, skewed, strength)))
+    return torch.cat(ratios, dim=1)
+
+
+def symmetry_index(q: Tensor, k: Tensor) -> Tensor:
+    """η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) in [−1, 1], (B, H), float32.
+
+    1 is a symmetric M, −1 a skew one. Uncentred. From ‖M_sym‖² − ‖M_skew‖² = tr(M²) and
+    ‖M_sym‖² + ‖M_skew‖² = ‖M‖²: three d×d products instead of an L×L matrix.
+    """
+    q, k = q.float(), k.float()
+    kq = k.mT @ q
+    trace = (kq * kq.mT).sum((-2, -1))
+    total = ((q.mT @ q) * (k.mT @ k)).sum((-2, -1))
+    return (trace / total.clamp_min(torch.finfo(torch.float32).tiny)).clamp(-1, 1)
+
+
+def adapt(
+    alpha: float, beta: float, eta: Tensor, adaptive: Adaptive
+) -> tuple[float | Tensor, float | Tensor]:
+    """α_eff = 1 + (α−1) η (deviation, the paper's) or α η (scale); β_eff = β (1 − η).
+
+    `eta` is (B, H). Averaged over an image's heads by default: the mean over the whole batch, which
+    the paper takes, would make an image depend on its neighbours. Tensors come back as (B or 1, H or 1, 1, 1).
+    """
+    if adaptive.eta_over == IMAGE:
+        eta = eta.mean(dim=1, keepdim=True)
+    elif adaptive.eta_over == BATCH:
+        eta = eta.mean().reshape(1, 1)
+    eta = eta[..., None, None]
+    if adaptive.alpha:
+        alpha = 1 + (alpha - 1) * eta if adaptive.formula == DEVIATION else alpha * eta
+    if adaptive.beta:
+        beta = beta * (1 - eta)
+    return alpha, beta
