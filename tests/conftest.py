@@ -1,0 +1,16 @@
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support import host  # noqa: E402, F401  ComfyUI first: it sets up torch for everything after it
+
+import comfy.model_management  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def unloaded_models():
+    yield
+    comfy.model_management.unload_all_models()

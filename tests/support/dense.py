@@ -1,0 +1,89 @@
+"""The method written out with its L×L matrices, as in the table of the paper's quantities.
+
+Nothing here is shared with the engine. q, k, v are (B, H, L, d), x is (B, L, C). Works in the dtype
+it is given: float64 makes it the oracle, float16 the plain path whose rounding is the yardstick.
+"""
+
+import torch
+
+
+def logits(q, k):
+    return q @ k.mT / q.shape[-1] ** 0.5
+
+
+def split(m):
+    return (m + m.mT) / 2, (m - m.mT) / 2
+
+
+def eta(q, k):
+    """(B, H)."""
+    symmetric, skew = split(logits(q, k))
+    s, a = (t.square().sum((-2, -1)) for t in (symmetric, skew))
+    return (s - a) / (s + a)
+
+
+def rescale(target, new):
+    ratio = target.norm(dim=-1, keepdim=True).clamp_min(1e-6) / new.norm(dim=-1, keepdim=True).clamp_min(1e-6)
+    return ratio.clamp(0.25, 4)
+
+
+def circulation(q, k, v, alpha, beta, space="value space", x=None, mask=None):
+    """(B, H, L, d). alpha and beta are numbers or broadcast to (B, H, 1, 1)."""
+    m = logits(q, k)
+    symmetric, skew = split(m)
+    m_alpha = symmetric + alpha * skew
+    if mask is not None:
+        m, m_alpha = m + mask, m_alpha + mask
+    p, p_alpha = m.softmax(-1), m_alpha.softmax(-1)
+    new = p @ v + beta * (p_alpha @ v - p @ v)
+    if space == "value space":
+        return new * rescale(p_alpha @ v, new)
+    if space == "input space (paper)":
+        x = x.unsqueeze(1)
+        return new * rescale(p_alpha @ x, p @ x + beta * (p_alpha @ x - p @ x))
+    return new
+
+
+def adaptive(q, k, alpha, beta, over="image", formula="deviation", adapt_alpha=True, adapt_beta=True):
+    """(α_eff, β_eff), each a number or broadcasting to (B, H, 1, 1)."""
+    index = eta(q, k)
+    if over == "image":
+        index = index.mean(1, keepdim=True)
+    elif over == "batch":
+        index = index.mean()[None, None]
+    index = index[..., None, None]
+    if adapt_alpha:
+        alpha = 1 + (alpha - 1) * index if formula == "deviation" else alpha * index
+    if adapt_beta:
+        beta = beta * (1 - index)
+    return alpha, beta
+
+
+def replace_self_attention(model, alpha, beta, space="value space", adapt=None, dtype=torch.float64, only=None):
+    """A clone of a UNet MODEL in which every self-attention (or those `only` names) is written out.
+
+    `only(extra_options)` says whether a call is replaced; the others compute plain attention, also
+    written out. `adapt` holds keyword arguments of `adaptive`.
+    """
+    model = model.clone()
+    seen = {}
+
+    def remember(n, context, value, extra_options):
+        seen["x"] = value
+        return n, context, value
+
+    def written_out(q, k, v, extra_options):
+        heads = extra_options["n_heads"]
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2).to(dtype) for t in (q, k, v))
+        if only is None or only(extra_options):
+            a, b = (alpha, beta) if adapt is None else adaptive(q, k, alpha, beta, **adapt)
+            out = circulation(q, k, v, a, b, space, seen["x"].to(dtype))
+        else:
+            out = logits(q, k).softmax(-1) @ v
+        return out.transpose(1, 2).flatten(-2).to(seen["x"].dtype)
+
+    model.set_model_attn1_patch(remember)
+    for part in ("input", "middle", "output"):
+        for index in range(20):
+            model.set_model_attn1_replace(written_out, part, index)
+    return model
