@@ -18,7 +18,7 @@ args.cpu = True
 import nodes as comfy_nodes  # noqa: E402
 import torch  # noqa: E402
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # models this small gain nothing from more, and lose much on a busy machine
 assert asyncio.run(comfy_nodes.load_custom_node(str(ROOT))), "ComfyUI could not load the pack"
 PACK = str(ROOT).replace(".", "_x_")
 
