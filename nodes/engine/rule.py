@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .blocks import Block, Selection
-from .circulation import Circulation
+from .circulation import ETA_OVER, FORMULAS, RESCALES, Circulation
 
 BOTH = "both"
 POSITIVE = "positive"
@@ -27,10 +27,16 @@ class Rule:
     branches: str = BOTH
 
     def __post_init__(self):
-        _check("alpha", self.circulation.alpha, *ALPHA_RANGE)
-        _check("beta", self.circulation.beta, *BETA_RANGE)
+        circulation, adaptive = self.circulation, self.circulation.adaptive
+        _check("alpha", circulation.alpha, *ALPHA_RANGE)
+        _check("beta", circulation.beta, *BETA_RANGE)
         _check("start_percent", self.start_percent, 0.0, 1.0)
         _check("end_percent", self.end_percent, 0.0, 1.0)
+        _check_word("branches", self.branches, BRANCHES)
+        _check_word("rescale", circulation.rescale, RESCALES)
+        if adaptive is not None:
+            _check_word("formula", adaptive.formula, FORMULAS)
+            _check_word("eta_over", adaptive.eta_over, ETA_OVER)
         if self.start_percent > self.end_percent:
             raise ValueError(
                 f"start_percent {self.start_percent:g} lies after end_percent {self.end_percent:g}: swap them."
@@ -63,3 +69,8 @@ class Rule:
 def _check(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also false for NaN
         raise ValueError(f"{name} is {value:g} and must be between {low:g} and {high:g}.")
+
+
+def _check_word(name: str, word: str, words: tuple[str, ...]) -> None:
+    if word not in words:
+        raise ValueError(f"{name} is '{word}' and must be one of: {', '.join(words)}.")

@@ -53,7 +53,18 @@ CONFIGS = {
         dict(SDXL, in_channels=8, adm_in_channels=768, use_temporal_attention=True, use_temporal_resblock=True),
         None,
     ),
-    "x4_upscaler": ("SD_X4Upscaler", dict(SD15, in_channels=7, disable_self_attentions=[True, False, False]), None),
+    "x4_upscaler": (
+        "SD_X4Upscaler",
+        dict(
+            SD15,
+            in_channels=7,
+            num_res_blocks=[1] * 4,
+            channel_mult=[1, 1, 2, 2],
+            transformer_depth=[0, 1, 1, 1],
+            transformer_depth_output=[0, 0, 1, 1, 1, 1, 1, 1],
+        ),
+        None,
+    ),
     "sd3": (
         "SD3",
         dict(

@@ -1,0 +1,110 @@
+"""What other people's nodes do to a MODEL, and a record of the attention calls that reach a backend."""
+
+from typing import NamedTuple
+
+import comfy.cldm.cldm
+import comfy.controlnet
+import comfy.sd
+import torch
+from comfy.ldm.modules import attention
+
+from .models import CONFIGS, fill
+
+OVERRIDE = "optimized_attention_override"
+
+
+def execute(node, *args, **kwargs):
+    """The first output of a node class of ComfyUI's, old schema or new."""
+    if hasattr(node, "execute"):
+        out = node.execute(*args, **kwargs)
+    else:
+        out = getattr(node(), node.FUNCTION)(*args, **kwargs)
+    return getattr(out, "result", out)[0]
+
+
+class AttentionCall(NamedTuple):
+    block: tuple | None  # (stage, index, layer), where the call says so
+    rows: int
+    head_dim: int
+    tokens: int
+    keys: int
+    doubled: bool
+
+
+class Calls(list):
+    """Each attention call of a UNet that reached a backend, in order."""
+
+    def note(self, q, k, v, heads, *args, **kwargs):
+        in_heads = kwargs.get("skip_reshape", False)  # a UNet's own calls never are: those are ours
+        options = kwargs.get("transformer_options") or {}
+        block = (*options["block"], options["block_index"]) if "block" in options else None
+        head_dim = q.shape[-1] if in_heads else q.shape[-1] // heads
+        self.append(AttentionCall(block, q.shape[0], head_dim, q.shape[-2], k.shape[-2], in_heads))
+
+    def backend(self, function=attention.attention_sub_quad):
+        """An attention function that notes its calls and then computes `function`."""
+
+        def noting(*args, **kwargs):
+            self.note(*args, **kwargs)
+            kwargs.setdefault("_inside_attn_wrapper", True)
+            return function(*args, **kwargs)
+
+        return noting
+
+    @property
+    def doubled(self):
+        return [call for call in self if call.doubled]
+
+    @property
+    def own(self):
+        return [call for call in self if not call.doubled]
+
+
+def overwrite(model, backend):
+    """As KJNodes' backend selectors do: the previous override and `func` are ignored."""
+    model = model.clone()
+    model.model_options["transformer_options"][OVERRIDE] = lambda func, *args, **kwargs: backend(*args, **kwargs)
+    return model
+
+
+def chain(model, calls, sharper=1.0):
+    """As well-behaved packs do: whatever was there before is called in the end. Scales the queries."""
+    model = model.clone()
+    options = model.model_options["transformer_options"]
+    previous = options.get(OVERRIDE)
+
+    def override(func, q, *args, **kwargs):
+        calls.note(q, *args, **kwargs)
+        if previous is not None:
+            return previous(func, q * sharper, *args, **kwargs)
+        return func(q * sharper, *args, **kwargs)
+
+    options[OVERRIDE] = override
+    return model
+
+
+def lora(model, strength=0.5, seed=5):
+    """A file's worth of LoRA for every attention projection of the model."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for key, weight in model.model.state_dict().items():
+        if ".attn" in key and key.endswith("weight"):
+            rows, columns = weight.shape[0], weight[0].numel()
+            name = key.removesuffix(".weight")
+            tensors[f"{name}.lora_up.weight"] = torch.randn(rows, 4, generator=generator) * strength / 2
+            tensors[f"{name}.lora_down.weight"] = torch.randn(4, columns, generator=generator) / columns**0.5
+    return tensors
+
+
+def with_lora(model):
+    return comfy.sd.load_lora_for_models(model, None, lora(model), 1.0, 1.0)[0]
+
+
+def controlnet(name="sd15", size=16, seed=6):
+    config = {key: value for key, value in CONFIGS[name][1].items() if not key.startswith("use_temporal")}
+    config.pop("out_channels")
+    network = comfy.cldm.cldm.ControlNet(hint_channels=3, num_heads=8, **config).eval().requires_grad_(False)
+    fill(network, seed)
+    control = comfy.controlnet.ControlNet(network, load_device=torch.device("cpu"))
+    hint = torch.rand(1, 3, 8 * size, 8 * size, generator=torch.Generator().manual_seed(seed))
+    return control.set_cond_hint(hint, strength=1.0)

@@ -1,0 +1,126 @@
+"""What the nodes refuse, before sampling starts, and the promises of their schema."""
+
+import math
+
+import pytest
+from support.host import engine, node, patch
+from support.models import build
+
+NODES = ["CirculationControl", "CirculationAdaptive"]
+NAN, INF = math.nan, math.inf
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("sd15")
+
+
+@pytest.mark.parametrize("node_id", NODES)
+@pytest.mark.parametrize("inputs, words", [
+    (dict(alpha=NAN), "alpha is nan"),
+    (dict(alpha=INF), "alpha is inf"),
+    (dict(alpha=3.01), "alpha is 3.01 and must be between -1 and 3"),
+    (dict(alpha=-1.01), "alpha"),
+    (dict(beta=NAN), "beta is nan"),
+    (dict(beta=-0.1), "beta"),
+    (dict(beta=11), "beta is 11 and must be between 0 and 10"),
+    (dict(start_percent=NAN), "start_percent is nan"),
+    (dict(start_percent=-0.1), "start_percent"),
+    (dict(end_percent=1.1), "end_percent"),
+    (dict(start_percent=0.6, end_percent=0.4), "start_percent 0.6 lies after end_percent 0.4"),
+    (dict(blocks=""), "No block is selected"),
+    (dict(blocks="everything!"), "'everything!' is not a block"),
+    (dict(blocks="input.99"), "'input.99' selects no block. This model has input.1.0"),
+    (dict(schedule={}), "schedule"),
+    (dict(rescale="sideways"), "rescale is 'sideways'"),
+    (dict(branches="neither"), "branches is 'neither'"),
+])  # fmt: skip
+def test_bad_numbers_and_words_are_refused(model, node_id, inputs, words):
+    with pytest.raises(ValueError, match=words.replace(".", r"\.")):
+        patch(model, node_id, **inputs)
+
+
+@pytest.mark.parametrize("inputs, words", [
+    (dict(formula="other"), "formula is 'other'"),
+    (dict(eta_over="moon"), "eta_over is 'moon'"),
+])  # fmt: skip
+def test_bad_words_of_the_adaptive_node_are_refused(model, inputs, words):
+    with pytest.raises(ValueError, match=words):
+        patch(model, "CirculationAdaptive", **inputs)
+
+
+@pytest.mark.parametrize("node_id", NODES)
+@pytest.mark.parametrize("thing", [None, "model", object()])
+def test_what_is_not_a_diffusion_model_is_refused(node_id, thing):
+    with pytest.raises(TypeError, match="not a diffusion model"):
+        patch(thing, node_id)
+
+
+@pytest.mark.parametrize("node_id", NODES)
+def test_another_family_is_refused_by_name(node_id):
+    with pytest.raises(ValueError, match="cannot patch SD3 models. Supported: Stable Diffusion 1.5"):
+        patch(build("sd3"), node_id)
+
+
+def test_a_refusal_leaves_the_model_alone(model):
+    before = dict(model.attachments), dict(model.wrappers), dict(model.model_options)
+    with pytest.raises(ValueError):
+        patch(model, blocks="nowhere")
+    patch(model)
+    assert before == (model.attachments, model.wrappers, model.model_options)
+
+
+def test_blocks_without_self_attention_are_not_offered():
+    """All but the innermost blocks of the x4 upscaler attend to the text in place of themselves."""
+    found = engine("blocks").describe(engine("families").blocks(build("x4_upscaler")))
+    assert found == "input.7.0, middle.0.0, output.0.0, output.1.0"
+
+
+# For ever: saved workflows hold these by position. Add at the end only.
+CONTROL = [
+    ("model", "MODEL", None),
+    ("alpha", "FLOAT", 1.05),
+    ("beta", "FLOAT", 3.0),
+    ("start_percent", "FLOAT", 0.0),
+    ("end_percent", "FLOAT", 1.0),
+    ("blocks", "STRING", "all"),
+    ("branches", ["both", "positive", "negative"], "both"),
+    ("rescale", ["value space", "input space (paper)", "off"], "value space"),
+    ("schedule", "CIRCULATION_SCHEDULE", None),
+]
+ADAPTIVE = [
+    CONTROL[0],
+    ("alpha", "FLOAT", 1.2),
+    ("beta", "FLOAT", 5.0),
+    *CONTROL[3:6],
+    ("adapt_alpha", "BOOLEAN", True),
+    ("adapt_beta", "BOOLEAN", True),
+    ("formula", ["deviation", "scale"], "deviation"),
+    ("eta_over", ["image", "head", "batch"], "image"),
+    *CONTROL[6:],
+]
+LIMITS = {
+    "alpha": (-1, 3, 0.005),
+    "beta": (0, 10, 0.05),
+    "start_percent": (0, 1, 0.001),
+    "end_percent": (0, 1, 0.001),
+}
+
+
+@pytest.mark.parametrize("node_id, name, inputs", [
+    ("CirculationControl", "Circulation", CONTROL),
+    ("CirculationAdaptive", "Circulation (Adaptive)", ADAPTIVE),
+])  # fmt: skip
+def test_the_schema_is_the_promised_one(node_id, name, inputs):
+    info = node(node_id).GET_NODE_INFO_V1()
+    assert (info["display_name"], info["category"], info["output"]) == (name, "circulation", ["MODEL"])
+    assert info["input_order"]["required"] + info["input_order"]["optional"] == [i[0] for i in inputs]
+    assert info["input_order"]["optional"] == ["branches", "rescale", "schedule"]
+    specs = {**info["input"]["required"], **info["input"]["optional"]}
+    for id, kind, default in inputs:
+        found, options = specs[id]
+        assert (options.get("options") if found == "COMBO" else found) == kind
+        assert options.get("default") == default
+        assert len(options["tooltip"]) > 20
+        if id in LIMITS:
+            assert (options["min"], options["max"], options["step"]) == LIMITS[id]
