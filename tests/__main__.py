@@ -1,0 +1,56 @@
+"""`python3 -m tests`: the tests, in the environment that the demo uses too. Arguments go to pytest."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from demo.environment import HOME, prepare
+
+TESTS = Path(__file__).resolve().parent
+REQUIREMENTS = ["pytest", "pytest-timeout", "hypothesis", "playwright"]
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
+
+
+def run_module(script, arguments):
+    """Run a script of the tests in the prepared environment, and exit with its status."""
+    sys.exit(prepare(REQUIREMENTS).run(script, *arguments))
+
+
+def find_chromium():
+    """The path of a Chromium for the tests of the front end. It is installed where that needs no questions."""
+    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found:
+        return found
+    if shutil.which("apt-get") and hasattr(os, "geteuid") and os.geteuid() == 0:
+        print("Installing Chromium for the tests of the front end ...", flush=True)
+        with (HOME / "apt.log").open("w") as log:
+            for command in (["update"], ["install", "-y", "--no-install-recommends", "chromium"]):
+                subprocess.run(["apt-get", *command], stdout=log, stderr=subprocess.STDOUT)
+        found = shutil.which("chromium")
+    if not found:
+        print("There is no Chromium here, so the tests of the front end will fail. Install one (Debian: sudo apt install chromium),")
+        print("or set CHROMIUM to the path of a Chromium or Chrome.", flush=True)
+    return found or ""
+
+
+def pytest_arguments(arguments):
+    """pytest runs in another directory, so paths are made absolute; without any path, all tests run."""
+    resolved = [resolve(argument) for argument in arguments]
+    anywhere = any(os.path.isabs(argument) for argument in resolved)
+    return [*resolved, *([] if anywhere else [str(TESTS)])]
+
+
+def resolve(argument):
+    path, colons, test = argument.partition("::")
+    is_path = not argument.startswith("-") and (colons or os.sep in path or path.endswith(".py")) and Path(path).exists()
+    return str(Path(path).resolve()) + colons + test if is_path else argument
+
+
+if __name__ == "__main__":
+    environment = prepare(REQUIREMENTS)
+    os.environ["CHROMIUM"] = find_chromium()
+    options = ["--import-mode=importlib", "-c", TESTS / "pytest.ini", "--rootdir", TESTS, "--confcutdir", TESTS]
+    options += ["-o", f"cache_dir={HOME / 'pytest'}"]
+    sys.exit(environment.run("-m", "pytest", *options, *pytest_arguments(sys.argv[1:])))
