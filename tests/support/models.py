@@ -50,7 +50,20 @@ CONFIGS = {
     "ssd1b": ("SSD1B", dict(SDXL, transformer_depth_middle=-1), 1280),
     "svd": (
         "SVD_img2vid",
-        dict(SDXL, in_channels=8, adm_in_channels=768, use_temporal_attention=True, use_temporal_resblock=True),
+        dict(
+            SDXL,
+            in_channels=8,
+            adm_in_channels=768,
+            use_temporal_attention=True,
+            use_temporal_resblock=True,
+            extra_ff_mix_layer=True,
+            use_spatial_context=True,
+            merge_strategy="learned_with_images",
+            merge_factor=0.0,
+            video_kernel_size=[3, 1, 1],
+            disable_temporal_crossattention=False,
+            max_ddpm_temb_period=10000,
+        ),
         None,
     ),
     "x4_upscaler": (
