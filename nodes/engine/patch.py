@@ -79,8 +79,8 @@ def _install(run: Run, guider) -> None:
 
 def _branches(guider, conds) -> tuple[str, ...]:
     """Which of `conds` is negative: guiders order them as they like, and context windows copy them."""
-    negative = guider.conds.get("negative")
-    found = [position for position, cond in enumerate(conds) if cond is negative and cond is not None]
+    negatives = {condition["uuid"] for condition in guider.original_conds.get("negative") or ()}
+    found = [position for position, cond in enumerate(conds) if cond and cond[0]["uuid"] in negatives]
     where = found[0] if found else 1
     return tuple(NEGATIVE if position == where else POSITIVE for position in range(len(conds)))
 
