@@ -17,9 +17,9 @@ def image_size(text):
 parser = argparse.ArgumentParser(prog="python3 -m demo", description=__doc__)
 parser.add_argument("--alpha", type=float, default=1.5, help="strength of the circulation; 1 is off (default: %(default)s)")
 parser.add_argument("--beta", type=float, default=3.0, help="how far to go towards it; 0 is off (default: %(default)s)")
-parser.add_argument("--steps", type=int, default=12, help="sampling steps (default: %(default)s)")
+parser.add_argument("--steps", type=int, default=10, help="sampling steps (default: %(default)s)")
 parser.add_argument("--seed", type=int, default=1, help="the same for both images (default: %(default)s)")
-parser.add_argument("--size", type=image_size, default=256, help="width and height in pixels (default: %(default)s)")
+parser.add_argument("--size", type=image_size, default=192, help="width and height in pixels (default: %(default)s)")
 parser.add_argument("--serve", action="store_true", help="leave ComfyUI running with the pack, for the browser")
 
 if __name__ == "__main__":

@@ -69,7 +69,11 @@ def sample(server, options, title, alpha):
     prompt["circulation"]["inputs"].update(alpha=alpha, beta=options.beta)
     prompt["sampler"]["inputs"].update(seed=options.seed, steps=options.steps)
     prompt["latent"]["inputs"].update(width=options.size, height=options.size)
-    outputs = server.run(prompt, lambda done, of: print(f"\r{title} {bar(done, of)}", end="", flush=True))
+
+    def show(done, of):
+        print(f"\r{title} {bar(done, of)}", end="", flush=True)
+
+    outputs = server.run(prompt, show if sys.stdout.isatty() else None)
     print(f"\r{title} {bar(options.steps, options.steps)}", flush=True)
     return server.image(outputs["save"]["images"][0])
 
