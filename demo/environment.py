@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def prepare(extra_requirements=()) -> Environment:
     """Make or complete the environment. Takes a moment when there is nothing to do."""
     if sys.version_info < (3, 10):
         sys.exit("Python 3.10 or newer is needed; this is Python " + sys.version.split()[0] + ".")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends pip too, instead of leaving it at work alone
     HOME.mkdir(exist_ok=True)
     python = make_venv()
     comfy = find_comfyui(python)
