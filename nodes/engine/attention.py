@@ -14,10 +14,10 @@ _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape",
 # goes to torch's own attention, which takes any size.
 HEAD_LIMITS = {
     "attention_sage": 128,
-    "attention_sage3": 128,
+    "attention3_sage": 128,
     "attention_flash": 256,
     "attention_xformers": 256,
-    "attention_comfy_kitchen": 256,
+    "attention_comfy_kitchen_int8": 256,
 }
 FOREIGN_HEAD_LIMIT = 128  # another pack's backend: what every fused kernel in use takes
 
