@@ -124,8 +124,9 @@ def test_a_backend_selector_computes_every_call_ours_included(model, select, ord
     assert len(calls.own) == 2 * 2 * blocks  # steps × (self and cross)
     assert len(calls.doubled) == 2 * blocks
     for call in calls.doubled:
-        assert call.head_dim == 2 * next(own.head_dim for own in calls.own if own.block == call.block)
-        assert call.tokens == call.keys
+        heads, tokens, head_dim = call.shape[1:]
+        own = next(own for own in calls.own if own.address == call.address)
+        assert (tokens, heads * head_dim) == (call.keys, 2 * own.shape[-1])
 
 
 def test_an_override_that_chains_acts_on_the_models_calls_and_on_ours(model):

@@ -99,10 +99,14 @@ CONFIGS = {
 }
 
 
-def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
+def build(
+    name: str, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None, **unet
+) -> comfy.model_patcher.ModelPatcher:
+    """Weights are held in `dtype` and, where that is another, computed with in `compute`."""
     family, config, _ = CONFIGS[name]
     model_config = getattr(comfy.supported_models, family)(dict(config))
-    model_config.set_inference_dtype(dtype, None)
+    model_config.unet_config.update(unet)
+    model_config.set_inference_dtype(dtype, compute)
     model = model_config.get_model({}, "").eval().requires_grad_(False)
     fill(model.diffusion_model, seed)
     cpu = torch.device("cpu")

@@ -1,7 +1,5 @@
 """What other people's nodes do to a MODEL, and a record of the attention calls that reach a backend."""
 
-from typing import NamedTuple
-
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.sd
@@ -9,6 +7,7 @@ import torch
 from comfy.ldm.modules import attention
 
 from .models import CONFIGS, fill
+from .recorder import Seen
 
 OVERRIDE = "optimized_attention_override"
 
@@ -22,24 +21,13 @@ def execute(node, *args, **kwargs):
     return getattr(out, "result", out)[0]
 
 
-class AttentionCall(NamedTuple):
-    block: tuple | None  # (stage, index, layer), where the call says so
-    rows: int
-    head_dim: int
-    tokens: int
-    keys: int
-    doubled: bool
-
-
 class Calls(list):
     """Each attention call of a UNet that reached a backend, in order."""
 
-    def note(self, q, k, v, heads, *args, **kwargs):
-        in_heads = kwargs.get("skip_reshape", False)  # a UNet's own calls never are: those are ours
-        options = kwargs.get("transformer_options") or {}
-        block = (*options["block"], options["block_index"]) if "block" in options else None
-        head_dim = q.shape[-1] if in_heads else q.shape[-1] // heads
-        self.append(AttentionCall(block, q.shape[0], head_dim, q.shape[-2], k.shape[-2], in_heads))
+    def note(self, q, k, *args, **kwargs):
+        to = kwargs.get("transformer_options") or {}
+        address = (*to["block"], to["block_index"]) if "block" in to else None
+        self.append(Seen(address, tuple(q.shape), k.shape[-2], tuple(to.get("cond_or_uncond", ()))))
 
     def backend(self, function=attention.attention_sub_quad):
         """An attention function that notes its calls and then computes `function`."""

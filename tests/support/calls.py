@@ -1,0 +1,35 @@
+"""Single attention calls under Circulation, through a backend of ComfyUI's, without a model."""
+
+import torch
+
+from .host import engine
+from .others import OVERRIDE
+
+CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
+
+
+class Site:
+    """A self-attention of a made-up UNet in the middle of a run."""
+
+    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None):
+        block = engine("blocks").Block("middle", 0, 0, 0, 0)
+        circulation = engine("circulation").Circulation(alpha, beta, rescale)
+        selection = engine("blocks").Selection.parse("all")
+        rule = engine("rule").Rule(circulation, selection, (block,), branches=branches)
+        self.block, self.previous = block, previous
+        self.run = engine("run").Run((rule,), (block,), None, torch.tensor([1.0, 0.0]), video=False)
+        self.run.begin_batch(torch.ones(1), ("positive", "negative"))
+
+    def __call__(self, backend, q, k, v, x, **kwargs):
+        """The call a UNet makes: q, k, v and x are (B, L, C), `backend` as ComfyUI's modules hold it."""
+        self.run.announce(self.block.address, x, CHUNKS)
+        call = engine("attention").Call
+        options = {OVERRIDE: lambda func, *args, **kw: self.run.attention(call(func, self.previous, args, kw))}
+        return backend(q, k, v, transformer_options=options, **kwargs)
+
+
+def inputs(rows=4, heads=2, tokens=24, head_dim=8, scale=1.5, dtype=torch.float32, seed=0):
+    """q, k, v and x of one call, and its number of heads."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors = [torch.randn(rows, tokens, heads * head_dim, generator=generator) for _ in range(4)]
+    return *(scale * t.to(dtype) for t in tensors[:2]), *(t.to(dtype) for t in tensors[2:]), heads

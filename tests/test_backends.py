@@ -1,0 +1,203 @@
+"""Attention backends, number formats and numbers that are none."""
+
+import logging
+import types
+from collections import Counter
+
+import comfy.ldm.modules.attention as attention
+import pytest
+import torch
+import torch.nn.functional as F
+from support import calls, dense, models, others
+from support.host import engine, patch
+from support.sampling import change, sample
+
+SPACES = ["value space", "input space (paper)", "off"]
+PLAIN_BACKENDS = ["sub_quad", "split", "pytorch", "basic"]
+ALPHA, BETA = 1.5, 3.0
+
+
+@pytest.fixture(autouse=True)
+def log(caplog):
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+def backend(name):
+    return getattr(attention, f"attention_{name}")
+
+
+@pytest.fixture
+def use(monkeypatch):
+    """Makes a backend ComfyUI's choice, as its command line does."""
+
+    def choose(function):
+        monkeypatch.setattr(attention, "optimized_attention", function)
+        monkeypatch.setattr(attention, "optimized_attention_masked", function)
+
+    return choose
+
+
+def heads_of(tensor, heads):
+    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def truth(q, k, v, x, heads, dtype=torch.float64, space="value space", mask=None):
+    """The written-out method on the same inputs, computed in `dtype`."""
+    q, k, v = (heads_of(t.to(dtype), heads) for t in (q, k, v))
+    mask = None if mask is None else mask.to(dtype)
+    return dense.circulation(q, k, v, ALPHA, BETA, space, x.to(dtype), mask).transpose(1, 2).flatten(-2)
+
+
+def error(ours, exact):
+    return float((ours.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("space", SPACES[:2])
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_a_unet_gives_the_same_on_every_backend(use, name, space):
+    model = models.build(name)
+    reference = sample(dense.replace_self_attention(model, ALPHA, BETA, space), name)
+    for each in PLAIN_BACKENDS:
+        use(backend(each))
+        assert change(sample(patch(model, alpha=ALPHA, beta=BETA, rescale=space), name), reference) < 5e-5, each
+
+
+MASKS = {"none": None, "one": (24, 24), "per row": (4, 24, 24), "broadcast": (1, 1, 24, 24), "per head": (4, 2, 24, 24)}
+
+
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("name", PLAIN_BACKENDS)
+def test_a_masked_call_gives_the_same_on_every_backend(name, space, mask):
+    q, k, v, x, heads = calls.inputs()
+    shape = MASKS[mask]
+    mask = None if shape is None else 4 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    out = calls.Site(rescale=space)(backend(name), q, k, v, x, heads=heads, mask=mask)
+    wide = mask if mask is None or mask.ndim != 3 else mask.unsqueeze(1)
+    exact = truth(q, k, v, x, heads, space=space, mask=wide)
+    assert error(out, exact) < 3e-6
+    half = calls.Site(rescale=space, branches="positive")(backend(name), q, k, v, x, heads=heads, mask=mask)
+    assert torch.equal(half[:2], backend(name)(q, k, v, heads=heads, mask=mask)[:2])
+    assert error(half[2:], exact[2:]) < 3e-6
+
+
+@pytest.mark.parametrize("layout", ["skip_reshape", "skip_output_reshape"])
+@pytest.mark.parametrize("name", PLAIN_BACKENDS)
+def test_calls_with_heads_split_off_already_keep_their_layout(name, layout):
+    q, k, v, x, heads = calls.inputs()
+    exact = truth(q, k, v, x, heads)
+    if layout == "skip_reshape":
+        q, k, v = (heads_of(t, heads) for t in (q, k, v))
+    else:
+        exact = heads_of(exact, heads)
+    assert error(calls.Site()(backend(name), q, k, v, x, heads=heads, **{layout: True}), exact) < 3e-6
+
+
+# Backends with a largest head: ComfyUI's own functions for them, on kernels that compute plainly
+
+
+class Kernel:
+    """Refuses what the fused kernel refuses, and notes the head sizes that it took."""
+
+    def __init__(self, limit):
+        self.limit, self.sizes = limit, Counter()
+
+    def attend(self, q, k, v, mask=None):
+        """(B, H, L, d)."""
+        if max(t.shape[-1] for t in (q, k, v)) > self.limit:
+            raise ValueError(f"head dimension {q.shape[-1]} is larger than {self.limit}")
+        self.sizes[q.shape[-1]] += 1
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    def sageattn(self, q, k, v, tensor_layout="HND", attn_mask=None, **kwargs):
+        if tensor_layout == "HND":
+            return self.attend(q, k, v, attn_mask)
+        return self.tokens_first(q, k, v, attn_mask)
+
+    def tokens_first(self, q, k, v, attn_bias=None, **kwargs):
+        return self.attend(*(t.transpose(1, 2) for t in (q, k, v)), attn_bias).transpose(1, 2)
+
+
+def sage(monkeypatch, kernel):
+    monkeypatch.setattr(attention, "sageattn", kernel.sageattn, raising=False)
+    return attention.attention_sage
+
+
+def flash(monkeypatch, kernel):
+    monkeypatch.setattr(attention, "flash_attn_wrapper", kernel.tokens_first)
+    return attention.attention_flash
+
+
+def xformers(monkeypatch, kernel):
+    ops = types.SimpleNamespace(memory_efficient_attention=kernel.tokens_first)
+    monkeypatch.setattr(attention, "xformers", types.SimpleNamespace(ops=ops), raising=False)
+    return attention.attention_xformers
+
+
+def kitchen(monkeypatch, kernel):
+    def int8_attention(q, k, v, scale=None, attn_mask=None):
+        return kernel.attend(q, k, v, attn_mask)
+
+    monkeypatch.setattr(attention.comfy_kitchen, "int8_attention", int8_attention)
+    return attention.attention_comfy_kitchen_int8
+
+
+LIMITED = {sage: 128, flash: 256, xformers: 256}
+if hasattr(attention, "attention_comfy_kitchen_int8"):
+    LIMITED[kitchen] = 256
+
+
+@pytest.fixture(scope="module")
+def wide_heads():
+    """Heads of 40, 80 and 160, those of Stable Diffusion 1.5, four instead of eight of them."""
+    return models.build("sd15", model_channels=160, channel_mult=[1, 2, 4], num_heads=4)
+
+
+def check(model, kernel, largest_doubled):
+    """The kernel computed all that it should, each head size as often as it should, and the image is right."""
+    image = sample(patch(model, alpha=ALPHA, beta=BETA), size=8, steps=1)
+    written_out = dense.replace_self_attention(model, ALPHA, BETA)
+    wanted = Counter()
+    for block in engine("families").blocks(model):
+        if block.head_dim <= kernel.limit:
+            wanted[block.head_dim] += 2  # self and cross
+        if 2 * block.head_dim <= largest_doubled:
+            wanted[2 * block.head_dim] += 1
+    assert kernel.sizes == wanted
+    assert change(image, sample(written_out, size=8, steps=1)) < 5e-5
+
+
+@pytest.mark.parametrize("limited", LIMITED, ids=lambda limited: limited.__name__)
+def test_doubled_heads_go_to_torch_only_where_the_backend_cannot_take_them(limited, use, wide_heads, log, monkeypatch):
+    kernel = Kernel(LIMITED[limited])
+    use(limited(monkeypatch, kernel))
+    check(wide_heads, kernel, largest_doubled=kernel.limit)
+    # sage is refused the model's own heads of 160, and says so, with and without us
+    refused = {record.getMessage().split(" is larger")[0][-3:] for record in log.records if "larger" in record.getMessage()}
+    assert refused == ({"160"} if kernel.limit < 160 else set())
+
+
+def test_another_packs_backend_is_never_given_a_head_that_fused_kernels_refuse(wide_heads):
+    kernel = Kernel(160)
+
+    def fused(q, k, v, heads, skip_reshape=False, skip_output_reshape=False, **kwargs):
+        q, k, v = (t if skip_reshape else heads_of(t, heads) for t in (q, k, v))
+        out = kernel.attend(q, k, v, kwargs.get("mask"))
+        return out if skip_output_reshape else out.transpose(1, 2).flatten(-2)
+
+    check(others.overwrite(wide_heads, fused), kernel, largest_doubled=128)
+
+
+def test_a_backend_that_falls_back_and_forgets_the_layout_asked_for(use, monkeypatch):
+    model = models.build("sd15")
+    reference = sample(dense.replace_self_attention(model, ALPHA, BETA))
+    # xformers falls back on torch under tracing, in 0.3.75 without passing skip_output_reshape on
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.jit, "is_scripting", lambda: True)
+        use(attention.attention_xformers)
+        assert change(sample(patch(model, alpha=ALPHA, beta=BETA)), reference) < 5e-5
+    # torch's own attention forgets it when it splits a large batch
+    monkeypatch.setattr(attention, "SDP_BATCH_LIMIT", 1)
+    use(attention.attention_pytorch)
+    assert change(sample(patch(model, alpha=ALPHA, beta=BETA)), reference) < 5e-5
