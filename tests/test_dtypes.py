@@ -1,0 +1,120 @@
+"""Number formats, and numbers that are none."""
+
+import logging
+
+import comfy.ldm.modules.attention as attention
+import pytest
+import torch
+from support import calls, dense, models
+from support.host import patch
+from support.sampling import change, sample
+
+SPACES = ["value space", "input space (paper)", "off"]
+BACKENDS = ["sub_quad", "split", "pytorch", "basic"]
+ALPHA, BETA = 1.5, 3.0
+
+
+@pytest.fixture(autouse=True)
+def log(caplog):
+    caplog.set_level(logging.INFO, "circulation")
+    return caplog
+
+
+def backend(name):
+    return getattr(attention, f"attention_{name}")
+
+
+def written_out(q, k, v, x, heads, dtype, space="value space"):
+    q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return dense.circulation(q, k, v, ALPHA, BETA, space, x.to(dtype)).transpose(1, 2).flatten(-2)
+
+
+def error(out, exact):
+    return float((out.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_rounding_is_at_most_twice_that_of_the_plain_formula(dtype, name, space):
+    for seed, tokens, head_dim in ((0, 64, 40), (1, 256, 64), (2, 30, 160)):
+        *tensors, heads = calls.inputs(tokens=tokens, head_dim=head_dim, scale=1.0, dtype=dtype, seed=seed)
+        exact = written_out(*tensors, heads, torch.float64, space)
+        plainly = error(written_out(*tensors, heads, dtype, space), exact)
+        out = calls.Site(rescale=space)(backend(name), *tensors, heads=heads)
+        assert out.dtype == dtype
+        assert error(out, exact) <= 2 * plainly
+
+
+@pytest.mark.parametrize("name", ["sub_quad", "split", "basic"])
+def test_the_models_own_attn_precision_holds_for_our_call_too(name):
+    """Products that overflow float16 and do not in float32, as those of SD 2.1."""
+    q, k, v, x, heads = calls.inputs(tokens=32, head_dim=64, dtype=torch.float16)
+    q, k = 120 * q, 120 * k
+    out = calls.Site()(backend(name), q, k, v, x, heads=heads, attn_precision=torch.float32)
+    plain = backend(name)(q, k, v, heads=heads, attn_precision=torch.float32)
+    assert torch.isfinite(out).all()
+    assert error(out, plain.double()) > 1e-2, "it fell back to the model's own output"
+    assert error(out, written_out(q, k, v, x, heads, torch.float64)) < 5e-3
+
+
+FORMATS = {
+    "float16": dict(dtype=torch.float16),
+    "bfloat16": dict(dtype=torch.bfloat16),
+    "float16 weights": dict(dtype=torch.float16, compute=torch.float32),
+    "float8 weights": dict(dtype=torch.float8_e4m3fn, compute=torch.float32),
+    "float8 weights in bfloat16": dict(dtype=torch.float8_e4m3fn, compute=torch.bfloat16),
+}
+
+
+MODELS = [("sd15", each) for each in FORMATS] + [("sd20", "float16"), ("sdxl", "bfloat16"), ("sdxl", "float8 weights")]
+
+
+@pytest.mark.parametrize("name, number_format", MODELS)
+def test_models_in_every_number_format(name, number_format, log):
+    kwargs = dict(name=name, cfg=1.5, size=8, steps=1)  # random weights grow faster than trained ones: float16 is narrow
+    model = models.build(name, **FORMATS[number_format])
+    image = sample(patch(model, alpha=1.2), **kwargs)
+    reference = sample(dense.replace_self_attention(model, 1.2, 3.0), **kwargs)
+    compute = FORMATS[number_format].get("compute", FORMATS[number_format]["dtype"])
+    assert torch.isfinite(image).all()
+    assert change(image, reference) < (1e-4 if compute == torch.float32 else 0.5 * change(image, sample(model, **kwargs)))
+    assert "not finite" not in log.text
+
+
+# Numbers that are none
+
+
+def test_a_result_that_overflows_is_the_models_own_for_that_image_alone(log):
+    q, k, v, x, heads = calls.inputs(dtype=torch.float16)
+    run = calls.Site()
+    sound = run(backend("pytorch"), q, k, v, x, heads=heads)
+    large = v.clone()
+    large[1] = large[1].sign() * 6e4  # finite as it is, but not when extrapolated
+    mixed = run(backend("pytorch"), q, k, large, x, heads=heads)
+    assert torch.equal(mixed[1], backend("pytorch")(q, k, large, heads=heads)[1])
+    assert torch.isfinite(mixed).all()
+    others = [0, 2, 3]
+    assert torch.equal(mixed[others], sound[others])
+    run.run.report()
+    warnings = [record for record in log.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert warnings[0].getMessage().startswith("Circulation: 1 attention results were not finite")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("space", SPACES)
+def test_an_image_of_the_batch_that_is_not_finite_leaves_the_others_alone(space, value, log):
+    model = models.build("sd15")
+    noise = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    sound = sample(patch(model, alpha=ALPHA, rescale=space), batch=3, noise=noise)
+    broken = noise.clone()
+    broken[1, 0, 3, 3] = value
+    assert "not finite" not in log.text
+    mixed = sample(patch(model, alpha=ALPHA, rescale=space), batch=3, noise=broken)
+    assert torch.equal(mixed[[0, 2]], sound[[0, 2]])
+    assert torch.equal(mixed[1].isfinite(), sample(model, batch=3, noise=broken)[1].isfinite())
+    blocks, steps, branches = 10, 2, 2
+    warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"Circulation: {blocks * steps * branches} attention results were not finite")
