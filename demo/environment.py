@@ -70,10 +70,8 @@ def find_comfyui(python: Path) -> Path:
         if not is_comfyui(comfy):
             sys.exit(f"COMFYUI_PATH is {comfy}, but there is no ComfyUI (main.py and comfy/) in it.")
         return comfy
-    # Not ROOT, which has followed symbolic links: the pack may be linked into custom_nodes from elsewhere.
-    here = Path(os.path.abspath(__file__)).parent.parent
-    if here.parent.name == "custom_nodes" and is_comfyui(here.parent.parent):
-        return here.parent.parent
+    if ROOT.parent.name == "custom_nodes" and is_comfyui(ROOT.parent.parent):
+        return ROOT.parent.parent
     return download_comfyui(python)
 
 

@@ -52,8 +52,8 @@ def serve(server):
 
 
 def compare(server, options):
-    baseline = sample(server, options, "Circulation off", alpha=1.0)
-    circulation = sample(server, options, "Circulation on ", alpha=options.alpha)
+    baseline = sample(server, options, "baseline", alpha=1.0)
+    circulation = sample(server, options, "circulation", alpha=options.alpha)
     OUTPUT.mkdir(exist_ok=True)
     (OUTPUT / "baseline.png").write_bytes(baseline)
     (OUTPUT / "circulation.png").write_bytes(circulation)
@@ -64,17 +64,18 @@ def compare(server, options):
     print(f"Side by side: {OUTPUT / 'comparison.png'} (and baseline.png, circulation.png)")
 
 
-def sample(server, options, title, alpha):
+def sample(server, options, name, alpha):
     prompt = copy.deepcopy(WORKFLOW)
+    prompt["save"]["inputs"]["filename_prefix"] = name
     prompt["circulation"]["inputs"].update(alpha=alpha, beta=options.beta)
     prompt["sampler"]["inputs"].update(seed=options.seed, steps=options.steps)
     prompt["latent"]["inputs"].update(width=options.size, height=options.size)
 
     def show(done, of):
-        print(f"\r{title} {bar(done, of)}", end="", flush=True)
+        print(f"\r{name:12} {bar(done, of)}", end="", flush=True)
 
     outputs = server.run(prompt, show if sys.stdout.isatty() else None)
-    print(f"\r{title} {bar(options.steps, options.steps)}", flush=True)
+    print(f"\r{name:12} {bar(options.steps, options.steps)}", flush=True)
     return server.image(outputs["save"]["images"][0])
 
 
