@@ -20,8 +20,9 @@ Shapes: q, k, v are (B, H, L, d), x is (B, L, C). B images, H heads, L tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,16 @@ class Circulation:
         return self.beta == 0 or (self.alpha == 1 and not follows_eta)
 
 
+class Circulated(NamedTuple):
+    """Ξ_out W_vᵀ, and what it took to make it."""
+
+    out: Tensor  # (B, H, L, d)
+    q_alpha: Tensor  # (B, H, L, 2d)
+    k_alpha: Tensor
+    beta: float | Tensor
+    rho: Tensor | None  # (B, H, L, 1), None where nothing was rescaled
+
+
 def circulate(
     q: Tensor,
     k: Tensor,
@@ -79,12 +90,12 @@ def circulate(
     circulation: Circulation,
     x: Tensor | None = None,
     mask: Tensor | None = None,
-) -> Tensor:
+) -> Circulated:
     """ρ (o + β (o_α − o)) for one attention call.
 
     `plain` is o = softmax(M) v and `attend` one ordinary attention, both (B, H, L, d) in and out;
     the mask, added after scaling, is in `attend` already. `x` and `mask` (broadcastable to
-    (B, H, L, L)) are read in input space only. Returns (B, H, L, d) in the dtype of `plain`.
+    (B, H, L, L)) are read in input space only. The result has the dtype of `plain`.
     """
     alpha, beta = circulation.alpha, circulation.beta
     if circulation.adaptive is not None:
@@ -93,11 +104,15 @@ def circulate(
     q_alpha, k_alpha, v_alpha = double_heads(q, k, v, alpha)
     skewed = attend(q_alpha, k_alpha, v_alpha)[..., : v.shape[-1]]
     new = blend(plain, skewed, beta)
+    rho = None
     if circulation.rescale == VALUE_SPACE:
-        new.mul_(norm_ratio(skewed, new))
+        rho = norm_ratio(skewed, new)
     elif circulation.rescale == INPUT_SPACE:
-        new.mul_(input_space_ratio(q, k, q_alpha, k_alpha, x, beta, mask))
-    return new
+        pairs = zip(retrievals(q, k, x, mask), retrievals(q_alpha, k_alpha, x, mask))
+        rho = torch.cat([norm_ratio(xi_a, blend(xi, xi_a, of_head(beta, h))) for h, (xi, xi_a) in enumerate(pairs)], 1)
+    if rho is not None:
+        new.mul_(rho)
+    return Circulated(new, q_alpha, k_alpha, beta, rho)
 
 
 def double_heads(q: Tensor, k: Tensor, v: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,24 +145,22 @@ def _norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
 
 
-def input_space_ratio(
-    q: Tensor, k: Tensor, q_alpha: Tensor, k_alpha: Tensor, x: Tensor, beta: float | Tensor, mask: Tensor | None
-) -> Tensor:
-    """ρ from the retrievals of X themselves, C channels wide: the paper's own. (B, H, L, 1), float32.
+def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
+    """softmax(M) X of each head in turn, (B, 1, L, C): X itself retrieved, not its projection to values.
 
     One head at a time: no backend but torch's takes values that much wider than the keys, and its
     fallback writes the L×L matrix of every head it is given.
     """
     x = x.to(q.dtype).unsqueeze(1)
-    ratios = []
     for head in range(q.shape[1]):
         one = slice(head, head + 1)
         seen = mask if mask is None or mask.shape[1] == 1 else mask[:, one]
-        retrieval = F.scaled_dot_product_attention(q[:, one], k[:, one], x, attn_mask=seen)
-        skewed = F.scaled_dot_product_attention(q_alpha[:, one], k_alpha[:, one], x, attn_mask=seen)
-        strength = beta[:, one] if isinstance(beta, Tensor) and beta.shape[1] > 1 else beta
-        ratios.append(norm_ratio(skewed, blend(retrieval, skewed, strength)))
-    return torch.cat(ratios, dim=1)
+        yield F.scaled_dot_product_attention(q[:, one], k[:, one], x, attn_mask=seen)
+
+
+def of_head(value: float | Tensor, head: int) -> float | Tensor:
+    """What of a number, or of a tensor (B or 1, H or 1, …), belongs to one head."""
+    return value[:, head : head + 1] if isinstance(value, Tensor) and value.shape[1] > 1 else value
 
 
 def symmetry_index(q: Tensor, k: Tensor) -> Tensor:

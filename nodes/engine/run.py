@@ -131,7 +131,7 @@ class Run:
                     segment.circulation,
                     x=None if site.x is None else site.x[rows],
                     mask=call.mask_of(rows),
-                )
+                ).out
             )
         return self._finite_or(plain, call.as_output(parts[0] if len(parts) == 1 else torch.cat(parts)))
 

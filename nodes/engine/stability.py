@@ -1,0 +1,63 @@
+"""Stability of what an attention retrieved, in plain torch.
+
+Source: Cho, Han, Jin, ICML 2026, arXiv:2605.27476. For one channel s of the retrieval, centred over
+tokens and scaled to ‖s‖ = 1, and q, k centred over tokens, without 1/√d, M = q kᵀ:
+
+    u = kᵀ s,  w = qᵀ s,  h = M_sym s = ½ (q u + k w)
+    energy E                 −½ sᵀ M_sym s = −½ u·w      lower is more coherent
+    instability fraction r   share of tokens with s·h < 0    pushed against their field
+    alignment                cos(s, h) = −2E / ‖h‖           1 is settled
+    symmetry index η         (‖M_sym‖² − ‖M_skew‖²) / ‖M‖²   1 symmetric, −1 skew; centred here
+
+No L×L and no C×C matrix: four products of L·d·D for D channels. Centring removes biases of q and k.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .circulation import symmetry_index
+
+MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def centred(t: Tensor) -> Tensor:
+    """Less its mean over tokens, (B, H, L, d), float32 or wider."""
+    t = t if t.dtype == torch.float64 else t.float()
+    return t - t.mean(dim=-2, keepdim=True)
+
+
+def stability(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(E, r, alignment) of every channel, each (B, H, D).
+
+    q and k are centred, (B, H, L, d); the retrieval, as it came, is (B, H, L, D).
+    """
+    s = centred(retrieval)
+    length = torch.linalg.vector_norm(s, dim=-2, keepdim=True).clamp_min(_TINY)
+    # u, w and h are linear in s, so its length is divided out of the results and not of s itself
+    u, w = k.mT @ s, q.mT @ s
+    h = (q @ u).add_(k @ w)  # 2 ‖s‖ M_sym s/‖s‖
+    energy = (u * w).sum(dim=-2) / length.squeeze(-2).square() * -0.5
+    unstable = (s * h).lt(0).to(s.dtype).mean(dim=-2)
+    field = torch.linalg.vector_norm(h, dim=-2).clamp_min(_TINY) / (2 * length.squeeze(-2))
+    return energy, unstable, (-2 * energy / field).clamp(-1, 1)
+
+
+def measure(q: Tensor, k: Tensor, retrieval: Tensor) -> Tensor:
+    """All MEASURES for each image: averaged over channels, then heads, (5, B), float32.
+
+    q, k (B, H, L, d) and the retrieval (B, H, L, D) as they came, not centred.
+    """
+    q, k = centred(q), centred(k)
+    eta = symmetry_index(q, k)
+    ratio = skew_ratio(eta)
+    rows = [*(m.mean(dim=-1) for m in stability(q, k, retrieval)), eta, ratio]
+    return torch.stack([row.mean(dim=1) for row in rows]).float()
+
+
+def skew_ratio(eta: Tensor) -> Tensor:
+    """‖M_skew‖ / ‖M_sym‖ from η, at most 1e3 where M has no symmetric part."""
+    return ((1 - eta) / (1 + eta).clamp_min(1e-6)).sqrt()
