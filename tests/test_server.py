@@ -40,6 +40,7 @@ HARMLESS = [
     r"404 .*/(favicon\.ico|user\.css|userdata\?dir=\w+.*|comfy\.templates\.json|templates/index\.json)$",  # none of them exists yet
     r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
     r"violates the following Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
+    r"^ComfyApp graph accessed before initialization",  # 1.49.6
     r"^TypeError: .*reading 'id'.*\s+at onChange",  # 1.32.9, on the first setting that changes
 ]
 
