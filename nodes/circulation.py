@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from .engine import families
 from .engine.blocks import Selection
 from .engine.circulation import DEVIATION, ETA_OVER, FORMULAS, IMAGE, RESCALES, VALUE_SPACE, Adaptive, Circulation
-from .engine.patch import add_rule
+from .engine.patch import add
 from .engine.rule import ALPHA_RANGE, BETA_RANGE, BOTH, BRANCHES, Rule
 
 Schedule = io.Custom("CIRCULATION_SCHEDULE")
@@ -92,7 +92,7 @@ def _patched(model, circulation, start_percent, end_percent, blocks, branches, s
     there = families.blocks(model)
     selection = Selection.parse(blocks)
     rule = Rule(circulation, selection, selection.of(there), start_percent, end_percent, branches)
-    return io.NodeOutput(add_rule(model, rule))
+    return io.NodeOutput(add(model, rule))
 
 
 class CirculationControl(io.ComfyNode):

@@ -158,6 +158,14 @@ def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Iterator
         yield F.scaled_dot_product_attention(q[:, one], k[:, one], x, attn_mask=seen)
 
 
+def circulated_retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated) -> Iterator[Tensor]:
+    """Ξ_out of each head in turn, (B, 1, L, C): what `retrievals` is to a call left as it was."""
+    pairs = zip(retrievals(q, k, x, mask), retrievals(made.q_alpha, made.k_alpha, x, mask))
+    for head, (own, skewed) in enumerate(pairs):
+        new = blend(own, skewed, of_head(made.beta, head))
+        yield new if made.rho is None else new.mul_(made.rho[:, head : head + 1])
+
+
 def of_head(value: float | Tensor, head: int) -> float | Tensor:
     """What of a number, or of a tensor (B or 1, H or 1, …), belongs to one head."""
     return value[:, head : head + 1] if isinstance(value, Tensor) and value.shape[1] > 1 else value

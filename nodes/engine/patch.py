@@ -1,6 +1,6 @@
-"""How rules come to act on a MODEL: the only file that touches ComfyUI's ModelPatcher.
+"""How rules and probes come to act on a MODEL: the only file that touches ComfyUI's ModelPatcher.
 
-A node leaves two things on its clone of the model: the list of rules, and one wrapper around
+A node leaves two things on its clone of the model: a list of rules and probes, and one wrapper around
 sampling. All else is put in place when sampling starts, into the options that ComfyUI copies for
 that one run, and is gone with them: after the run the model is as it was, however the run ended.
 Starting late also puts us on top of whatever other nodes installed, before or after ours.
@@ -12,19 +12,23 @@ import sys
 
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy_execution.utils import get_executing_context
 
 from . import families
 from .attention import Call
+from .plan import Plan
+from .probe import Observer, Probe
+from .record import RunInfo
 from .rule import NEGATIVE, POSITIVE, Rule
 from .run import Run
 
 KEY = "circulation"
 
 
-def add_rule(model, rule: Rule):
-    """A clone of the MODEL with one more rule, which wins over the earlier ones."""
+def add(model, addition: Rule | Probe):
+    """A clone of the MODEL with one more rule, which wins over the earlier ones, or one more probe."""
     patched = model.clone()
-    patched.set_attachments(KEY, (*(model.get_attachment(KEY) or ()), rule))
+    patched.set_attachments(KEY, (*(model.get_attachment(KEY) or ()), addition))
     patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, KEY)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, _sample)
     return patched
@@ -33,21 +37,48 @@ def add_rule(model, rule: Rule):
 def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     guider = executor.class_obj
     model = guider.model_patcher
+    additions = model.get_attachment(KEY)
+    schedule = tuple(sigmas.tolist())
     run = Run(
-        rules=model.get_attachment(KEY),
+        # the model's sampling is read here, not in the node: a ModelSampling node may come after ours
+        plan=Plan([a for a in additions if isinstance(a, Rule)], model.get_model_object("model_sampling")),
+        observers=[Observer(a, schedule) for a in additions if isinstance(a, Probe)],
         blocks=families.blocks(model),
-        # read here, not in the node: a ModelSampling node may come after ours
-        model_sampling=model.get_model_object("model_sampling"),
-        sigmas=sigmas,
+        sigmas=schedule,
         video=families.alternates_with_time(model),
     )
     if run.idle:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     _install(run, guider)
+    complete = False
     try:
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        complete = True
+        return out
     finally:
         run.report()
+        for observer in run.observers:
+            observer.finish(_info(run, observer, model, sampler, schedule, complete))
+
+
+def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool) -> RunInfo:
+    context = get_executing_context()
+    function = getattr(sampler, "sampler_function", sampler)
+    left_out = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
+    return RunInfo(
+        label=observer.probe.label,
+        space=observer.probe.space,
+        family=families.name(model),
+        sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_"),
+        steps=len(schedule) - 1,
+        schedule=schedule,
+        blocks=tuple(map(str, observer.probe.blocks)),
+        rules=tuple(map(str, run.plan.rules)),
+        notes=(*run.declined(), *left_out),
+        complete=complete,
+        node=context and context.node_id,
+        prompt=context and context.prompt_id,
+    )
 
 
 def _install(run: Run, guider) -> None:
@@ -59,21 +90,26 @@ def _install(run: Run, guider) -> None:
 
     def self_attention(q_input, k_input, v_input, extra_options):
         address = (*extra_options["block"], extra_options["block_index"])
-        run.announce(address, v_input, extra_options["cond_or_uncond"])
+        run.announce(address, v_input, extra_options["cond_or_uncond"], extra_options["uuids"])
         return q_input, k_input, v_input
 
     def cross_attention(q_input, k_input, v_input, extra_options):
-        run.announce(None, q_input, ())
+        run.announce(None, q_input, (), ())
         return q_input, k_input, v_input
 
+    def predict_noise(executor, x, timestep, *args, **kwargs):
+        run.begin_evaluation(timestep)
+        return executor(x, timestep, *args, **kwargs)
+
     def calc_cond_batch(executor, model, conds, x, timestep, model_options):
-        run.begin_batch(timestep, _branches(guider, conds))
+        run.begin_pass(timestep, _branches(guider, conds))
         return executor(model, conds, x, timestep, model_options)
 
     patches = options.setdefault("patches", {})
     options["optimized_attention_override"] = _never_compiled(override)
     patches.setdefault("attn1_patch", []).append(_never_compiled(self_attention))
     patches.setdefault("attn2_patch", []).append(_never_compiled(cross_attention))
+    add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch, options)
 
 

@@ -1,18 +1,21 @@
-"""One sampling run: which rule acts where and when, and what came of it."""
+"""One sampling run: what is done to each attention call, what is seen there, and what came of it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .blocks import Block, describe
-from .circulation import INPUT_SPACE, Circulation, circulate
 from .attention import Call
-from .rule import NEGATIVE, POSITIVE, Rule
+from .blocks import Block, describe
+from .circulation import INPUT_SPACE, VALUE_SPACE, Circulated, circulate, circulated_retrievals, retrievals
+from .plan import Plan, Segment
+from .probe import Observer
+from .rule import NEGATIVE, POSITIVE
+from .stability import measure
 
 log = logging.getLogger("circulation")
 
@@ -24,48 +27,34 @@ UNEVEN = "the rows there do not divide into positive and negative"
 TRAINING = "gradients are being taken"
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Neighbouring chunks of the batch (one chunk per positive or negative) that share a treatment."""
-
-    start: int
-    stop: int
-    circulation: Circulation | None
-
-
 @dataclass
 class Site:
     """A self-attention about to be computed, announced by the marker in front of it."""
 
     address: Address
+    chunks: tuple[tuple[str, object], ...]  # of the batch: branch, and what tells its prompts apart
     segments: tuple[Segment, ...]
+    observers: tuple[Observer, ...]
     x: Tensor | None
 
 
 class Run:
     """Made when sampling starts, dropped when it ends.
 
-    `begin_batch` is called before each batch of model calls, `announce` by the markers in front of
-    attentions, `attention` by each attention call. No method reads a value back from the device
-    but `begin_batch` (one sigma, and only where a rule is limited in time) and `report`.
+    `begin_evaluation` is called when the sampler asks the model, `begin_pass` before each batch of
+    model calls that it takes to answer, `announce` by the markers in front of attentions, `attention`
+    by each attention call. `announce` and `attention` read nothing back from the device.
     """
 
-    def __init__(self, rules: Sequence[Rule], blocks: Sequence[Block], model_sampling, sigmas: Tensor, video: bool):
-        self.rules = tuple(rules)
-        self.blocks = tuple(blocks)
-        self.steps = len(sigmas) - 1
-        # float32, in which samplers hold sigma: core's comparison of a tensor and a number is made there
-        self._windows = [
-            tuple(torch.tensor(rule.sigmas(model_sampling), dtype=torch.float32).tolist()) for rule in self.rules
-        ]
-        self._limited = any(rule.start_percent > 0 or rule.end_percent < 1 for rule in self.rules)
-        self._sigmas = sigmas.tolist() if self._limited else None
-        self._acting = () if self._limited else self.rules
+    def __init__(self, plan: Plan, observers: Sequence[Observer], blocks: Sequence[Block], sigmas: Sequence[float], video: bool):
+        self.plan = plan
+        self.observers = tuple(observers)
+        self._blocks = tuple(blocks)
+        self._sigmas = tuple(sigmas)
+        self._video = video
         self._branches: tuple[str, ...] = ()
-        self._plans: dict[tuple, tuple[Segment, ...]] = {}
         self._pending: dict[torch.device, Site | None] = {}
         self._last_announced: tuple[Address | None, bool] = (None, False)
-        self._video = video
         self._hit: set[Address] = set()
         self._hit_branches: set[str] = set()
         self._declined: dict[str, dict[Address, int]] = {}
@@ -73,31 +62,42 @@ class Run:
 
     @property
     def idle(self) -> bool:
-        """True where no rule can change anything: then nothing is installed at all."""
-        return all(rule.circulation.off for rule in self.rules)
+        """True where nothing can be changed or seen: then nothing is installed at all."""
+        return self.plan.off and not self.observers
 
-    def begin_batch(self, sigma: Tensor, branches: tuple[str, ...]) -> None:
-        """`sigma` is (B,); `branches` says of each condition whether it is positive or negative."""
-        acting = self.rules
-        if self._limited:
+    def begin_evaluation(self, sigma: Tensor) -> None:
+        """`sigma` is (B,); read back once, and only where somebody asks."""
+        if self.observers:
             now = float(sigma.flatten()[0])
-            acting = tuple(r for r, (high, low) in zip(self.rules, self._windows) if low <= now <= high)
-        if acting != self._acting or branches != self._branches:
-            self._acting, self._branches = acting, branches
-            self._plans.clear()
+            for observer in self.observers:
+                observer.begin_evaluation(now)
 
-    def announce(self, address: Address | None, x: Tensor, chunks: Sequence[int]) -> None:
-        """A self-attention on x (B, L, C) comes next; `address` is None for an attention of another kind."""
+    def begin_pass(self, sigma: Tensor, branches: tuple[str, ...]) -> None:
+        """`branches` says of each condition whether it is positive or negative."""
+        self._branches = branches
+        if self.plan.limited_in_time:
+            self.plan.move_to(float(sigma.flatten()[0]))
+        for observer in self.observers:
+            observer.begin_pass()
+
+    def announce(self, address: Address | None, x: Tensor, conditions: Sequence[int], prompts: Sequence[object]) -> None:
+        """A self-attention on x (B, L, C) comes next; `address` is None for an attention of another kind.
+
+        `conditions` and `prompts` say of each chunk of the batch to which condition and prompt it belongs.
+        """
         unused = self._pending.get(x.device)
         if unused is not None:
             self._decline(unused.address, REPLACED)
         self._pending[x.device] = None
         if address is None or self._is_temporal(address):
             return
-        segments = self._plan(address, tuple(chunks))
-        if segments:
-            needs_x = any(s.circulation is not None and s.circulation.rescale == INPUT_SPACE for s in segments)
-            self._pending[x.device] = Site(address, segments, x if needs_x else None)
+        branches = tuple(self._branches[c] if c < len(self._branches) else POSITIVE for c in conditions)
+        segments = self.plan.segments(address, branches)
+        observers = tuple(observer for observer in self.observers if observer.wants(address))
+        if segments or observers:
+            spaces = {s.circulation.rescale for s in segments if s.circulation} | {o.probe.space for o in observers}
+            seen = x if INPUT_SPACE in spaces else None
+            self._pending[x.device] = Site(address, tuple(zip(branches, prompts)), segments, observers, seen)
 
     def attention(self, call: Call) -> Tensor:
         plain = call.plain()
@@ -108,32 +108,40 @@ class Run:
         if reason := self._objection(call, plain, site):
             self._decline(site.address, reason)
             return plain
-        self._hit.add(site.address)
-        return self._circulated(call, plain, site)
+        out, made = plain, ()
+        if site.segments:
+            self._hit.add(site.address)
+            self._hit_branches.update(
+                branch for s in site.segments if s.circulation for branch, _ in site.chunks[s.start : s.stop]
+            )
+            out, made = self._circulated(call, plain, site)
+        if site.observers:
+            self._observe(call, out, made, site)
+        return out
 
-    def _circulated(self, call: Call, plain: Tensor, site: Site) -> Tensor:
+    def _circulated(self, call: Call, plain: Tensor, site: Site) -> tuple[Tensor, list[tuple[slice, Circulated | None]]]:
         q, k, v = map(call.heads_of, (call.q, call.k, call.v))
         own = call.heads_of_output(plain)
-        rows_per_chunk = q.shape[0] // site.segments[-1].stop
-        parts = []
+        rows_per_chunk = q.shape[0] // len(site.chunks)
+        made: list[tuple[slice, Circulated | None]] = []
         for segment in site.segments:
             rows = slice(segment.start * rows_per_chunk, segment.stop * rows_per_chunk)
             if segment.circulation is None:
-                parts.append(own[rows])
+                made.append((rows, None))
                 continue
-            parts.append(
-                circulate(
-                    q[rows],
-                    k[rows],
-                    v[rows],
-                    own[rows],
-                    lambda *qkv, rows=rows: call.attend(*qkv, rows),
-                    segment.circulation,
-                    x=None if site.x is None else site.x[rows],
-                    mask=call.mask_of(rows),
-                ).out
+            circulated = circulate(
+                q[rows],
+                k[rows],
+                v[rows],
+                own[rows],
+                lambda *qkv, rows=rows: call.attend(*qkv, rows),
+                segment.circulation,
+                x=None if site.x is None else site.x[rows],
+                mask=call.mask_of(rows),
             )
-        return self._finite_or(plain, call.as_output(parts[0] if len(parts) == 1 else torch.cat(parts)))
+            made.append((rows, circulated))
+        parts = [own[rows] if circulated is None else circulated.out for rows, circulated in made]
+        return self._finite_or(plain, call.as_output(parts[0] if len(parts) == 1 else torch.cat(parts))), made
 
     def _finite_or(self, plain: Tensor, out: Tensor) -> Tensor:
         """Image by image the model's own output where ours is not finite, counted on the device."""
@@ -146,24 +154,23 @@ class Run:
             self._nonfinite[out.device] = bad
         return torch.where(good.reshape(-1, *[1] * (out.ndim - 1)), out, plain)
 
-    def _plan(self, address: Address, chunks: tuple[int, ...]) -> tuple[Segment, ...]:
-        """What happens to each chunk at this block now; empty where nothing does. The later rule wins."""
-        key = (address, chunks)
-        if key not in self._plans:
-            segments: list[Segment] = []
-            for position, condition in enumerate(chunks):
-                branch = self._branches[condition] if condition < len(self._branches) else POSITIVE
-                rule = next((rule for rule in reversed(self._acting) if rule.matches(address, branch)), None)
-                circulation = None if rule is None or rule.circulation.off else rule.circulation
-                if circulation is not None:
-                    self._hit_branches.add(branch)
-                if segments and segments[-1].circulation == circulation:
-                    segments[-1] = Segment(segments[-1].start, position + 1, circulation)
-                else:
-                    segments.append(Segment(position, position + 1, circulation))
-            active = any(segment.circulation is not None for segment in segments)
-            self._plans[key] = tuple(segments) if active else ()
-        return self._plans[key]
+    def _observe(self, call: Call, out: Tensor, made: Sequence[tuple[slice, Circulated | None]], site: Site) -> None:
+        """Stability of what the model retrieved, after circulation if any acted."""
+        q, k = call.heads_of(call.q), call.heads_of(call.k)
+
+        def retrieved(rows: slice, circulated: Circulated | None) -> Iterator[Tensor]:
+            args = q[rows], k[rows], site.x[rows], call.mask_of(rows)
+            return retrievals(*args) if circulated is None else circulated_retrievals(*args, circulated)
+
+        measured = {}
+        for space in {observer.probe.space for observer in site.observers}:
+            if space == VALUE_SPACE:
+                measured[space] = measure(q, k, [call.heads_of_output(out)])
+            else:
+                parts = made or [(slice(None), None)]
+                measured[space] = torch.cat([measure(q[rows], k[rows], retrieved(rows, c)) for rows, c in parts], dim=1)
+        for observer in site.observers:
+            observer.see(site.address, site.chunks, measured[observer.probe.space])
 
     def _is_temporal(self, address: Address) -> bool:
         """Video UNets announce each address twice in a row, for the frames and then for time."""
@@ -176,7 +183,7 @@ class Run:
     def _objection(call: Call, plain: Tensor, site: Site) -> str | None:
         if call.q.shape[:-1] != call.k.shape[:-1]:
             return UNEQUAL
-        if call.q.shape[0] % site.segments[-1].stop:
+        if call.q.shape[0] % len(site.chunks):
             return UNEVEN
         if plain.requires_grad:
             return TRAINING
@@ -186,18 +193,22 @@ class Run:
         calls = self._declined.setdefault(reason, {})
         calls[address] = calls.get(address, 0) + 1
 
+    def declined(self) -> list[str]:
+        """What was left alone, where and why, in sentences."""
+        sentences = []
+        for reason, calls in self._declined.items():
+            where = describe(block for block in self._blocks if block.address in calls)
+            sentences.append(f"Left alone in {sum(calls.values())} calls at {where}: {reason}.")
+        return sentences
+
     def report(self) -> None:
         """One line at the end of a run, and one more if something was not finite."""
-        rules = "; ".join(map(str, self.rules))
-        if self.idle:
+        if self.plan.off:
             return
-        hit = f"{len(self._hit)} of {len(self.blocks)} blocks hit"
+        rules = "; ".join(map(str, self.plan.rules))
         branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if b in self._hit_branches) or "no branch"
-        line = f"Circulation: {rules}: {hit}, {self._steps_hit()}, {branches}."
-        for reason, calls in self._declined.items():
-            where = describe(block for block in self.blocks if block.address in calls)
-            line += f" Left alone in {sum(calls.values())} calls at {where}: {reason}."
-        log.info(line)
+        line = f"Circulation: {rules}: {len(self._hit)} of {len(self._blocks)} blocks hit, {self._steps_hit()}, {branches}."
+        log.info(" ".join((line, *self.declined())))
         bad = sum(int(count) for count in self._nonfinite.values())
         if bad:
             log.warning(
@@ -207,15 +218,16 @@ class Run:
             )
 
     def _steps_hit(self) -> str:
-        if not self._limited:
-            return f"all {self.steps} steps"
+        steps = len(self._sigmas) - 1
         acting = [
-            step + 1
-            for step, sigma in enumerate(self._sigmas[:-1])
-            if any(low <= sigma <= high and not r.circulation.off for r, (high, low) in zip(self.rules, self._windows))
+            step
+            for step, sigma in enumerate(self._sigmas[:-1], 1)
+            if any(not rule.circulation.off for rule in self.plan.acting_at(sigma))
         ]
+        if len(acting) == steps:
+            return f"all {steps} steps"
         if not acting:
-            return f"none of {self.steps} steps"
+            return f"none of {steps} steps"
         if acting == list(range(acting[0], acting[-1] + 1)):
-            return f"steps {acting[0]} to {acting[-1]} of {self.steps}"
-        return f"steps {', '.join(map(str, acting))} of {self.steps}"
+            return f"steps {acting[0]} to {acting[-1]} of {steps}"
+        return f"steps {', '.join(map(str, acting))} of {steps}"

@@ -14,6 +14,8 @@ No L×L and no C×C matrix: four products of L·d·D for D channels. Centring re
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -46,16 +48,21 @@ def stability(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, 
     return energy, unstable, (-2 * energy / field).clamp(-1, 1)
 
 
-def measure(q: Tensor, k: Tensor, retrieval: Tensor) -> Tensor:
+def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     """All MEASURES for each image: averaged over channels, then heads, (5, B), float32.
 
-    q, k (B, H, L, d) and the retrieval (B, H, L, D) as they came, not centred.
+    q, k (B, H, L, d) as they came, not centred; `retrieved` is what the heads retrieved, all at once
+    or some heads at a time, each (B, heads, L, D).
     """
     q, k = centred(q), centred(k)
     eta = symmetry_index(q, k)
-    ratio = skew_ratio(eta)
-    rows = [*(m.mean(dim=-1) for m in stability(q, k, retrieval)), eta, ratio]
-    return torch.stack([row.mean(dim=1) for row in rows]).float()
+    parts, done = [], 0
+    for retrieval in retrieved:
+        heads = slice(done, done + retrieval.shape[1])
+        done = heads.stop
+        parts.append(torch.stack([m.mean(dim=-1) for m in stability(q[:, heads], k[:, heads], retrieval)]))
+    of_heads = torch.cat((torch.cat(parts, dim=2), torch.stack((eta, skew_ratio(eta)))))
+    return of_heads.mean(dim=2)
 
 
 def skew_ratio(eta: Tensor) -> Tensor:

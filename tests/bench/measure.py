@@ -57,13 +57,14 @@ def layer(tokens, channels, heads, circulation, batch, dtype):
         return lambda: module(x)
     block = blocks.Block("input", 1, 0, heads, channels // heads)
     selection = blocks.Selection.parse("all")
-    one_run = run.Run([rule.Rule(circulation, selection, (block,))], [block], None, torch.zeros(2), video=False)
+    plan = engine("plan").Plan([rule.Rule(circulation, selection, (block,))], None)
+    one_run = run.Run(plan, [], [block], [1.0, 0.0], video=False)
 
     def override(func, *args, **kwargs):
         return one_run.attention(engine("attention").Call(func, None, args, kwargs))
 
     def call():
-        one_run.announce(block.address, x, (0,))
+        one_run.announce(block.address, x, (0,), (0,))
         return module(x, transformer_options={"optimized_attention_override": override})
 
     return call

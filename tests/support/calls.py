@@ -17,12 +17,12 @@ class Site:
         selection = engine("blocks").Selection.parse("all")
         rule = engine("rule").Rule(circulation, selection, (block,), branches=branches)
         self.block, self.previous = block, previous
-        self.run = engine("run").Run((rule,), (block,), None, torch.tensor([1.0, 0.0]), video=False)
-        self.run.begin_batch(torch.ones(1), ("positive", "negative"))
+        self.run = engine("run").Run(engine("plan").Plan([rule], None), [], [block], [1.0, 0.0], video=False)
+        self.run.begin_pass(torch.ones(1), ("positive", "negative"))
 
     def __call__(self, backend, q, k, v, x, **kwargs):
         """The call a UNet makes: q, k, v and x are (B, L, C), `backend` as ComfyUI's modules hold it."""
-        self.run.announce(self.block.address, x, CHUNKS)
+        self.run.announce(self.block.address, x, CHUNKS, CHUNKS)
         call = engine("attention").Call
         options = {OVERRIDE: lambda func, *args, **kw: self.run.attention(call(func, self.previous, args, kw))}
         return backend(q, k, v, transformer_options=options, **kwargs)

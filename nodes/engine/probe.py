@@ -1,0 +1,141 @@
+"""A probe: what one Stability Probe node adds to a model, and its eyes during a run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .blocks import Block
+from .record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, stack
+from .rule import BOTH, NEGATIVE
+from .stability import MEASURES
+
+
+@dataclass(frozen=True, eq=False)
+class Probe:
+    space: str
+    every_n_steps: int
+    blocks: tuple[Block, ...]
+    branches: str
+    label: str
+    record: LiveRecord
+    tell: Callable[[dict], None] = lambda event: None  # receives a small event at each measured step
+
+    def __post_init__(self):
+        if self.every_n_steps < 1:
+            raise ValueError(f"every_n_steps is {self.every_n_steps} and must be 1 or more.")
+
+
+class Observer:
+    """One probe during one run.
+
+    Of each evaluation it keeps the first pass, and in it one row for each branch: guidance that asks
+    the model again (PAG, SLG), further context windows, and further prompts of a branch are left out
+    and counted. `see` makes no synchronisation with the device; `begin_evaluation` and `finish` make one.
+    """
+
+    def __init__(self, probe: Probe, schedule: Sequence[float]):
+        self.probe = probe
+        self._schedule = schedule
+        self._index = {block.address: position for position, block in enumerate(probe.blocks)}
+        self._measuring = False
+        self._passes = 0
+        self._values: Tensor | None = None
+        self._prompts: dict[str, object] = {}  # the prompt that stands for each branch in this evaluation
+        self._sigmas: list[float] = []
+        self._steps: list[float] = []
+        self._evaluations: list[Tensor] = []
+        self._last_told: int | None = None
+        self.left_out: dict[str, int] = {}
+
+    def begin_evaluation(self, sigma: float) -> None:
+        self._keep()
+        step = place(sigma, self._schedule)
+        self._measuring = math.floor(step) % self.probe.every_n_steps == 0
+        self._passes = 0
+        self._now = (sigma, step)
+
+    def begin_pass(self) -> None:
+        self._passes += 1
+
+    def wants(self, address) -> bool:
+        if not self._measuring or address not in self._index:
+            return False
+        if self._passes > 1:
+            self._leave_out("calls of further passes (guidance that asks the model again, or context windows)")
+            return False
+        return True
+
+    def see(self, address, chunks: Sequence[tuple[str, object]], measured: Tensor) -> None:
+        """`measured` is (measure, row); `chunks` names the branch and the prompt of each equal share of the rows."""
+        images = measured.shape[1] // len(chunks)
+        if self._values is None:
+            shape = (len(MEASURES), len(self._index), len(AXIS_BRANCHES), images)
+            self._values = torch.full(shape, torch.nan, device=measured.device)
+        elif self._values.shape[-1] != images:
+            self._leave_out("calls on another number of images")
+            return
+        for position in sorted(range(len(chunks)), reverse=True):  # ComfyUI runs a branch's prompts last to first
+            branch, prompt = chunks[position]
+            if self.probe.branches not in (BOTH, branch):
+                continue
+            if self._prompts.setdefault(branch, prompt) != prompt:
+                self._leave_out(f"calls of further {branch} prompts")
+                continue
+            rows = measured[:, position * images : (position + 1) * images]
+            self._values[:, self._index[address], int(branch == NEGATIVE)] = rows
+
+    def finish(self, info: RunInfo) -> None:
+        """Hands over what was measured, also of a run that was cut short."""
+        self._keep()
+        self.probe.record.add(
+            RunRecord(
+                info=info,
+                sigma=torch.tensor(self._sigmas),
+                step=torch.tensor(self._steps),
+                values=stack(self._evaluations, len(self._index)),
+            )
+        )
+
+    def _keep(self) -> None:
+        if self._values is None:
+            return
+        values = self._values.cpu()
+        self._values = None
+        self._prompts.clear()
+        sigma, step = self._now
+        self._evaluations.append(values)
+        self._sigmas.append(sigma)
+        self._steps.append(step)
+        if math.floor(step) != self._last_told:
+            self._last_told = math.floor(step)
+            self.probe.tell(self._event(values, step, sigma))
+
+    def _event(self, values: Tensor, step: float, sigma: float) -> dict:
+        """Means by stage over blocks, branches and images; None for what is not a number."""
+        stages: dict[str, list[int]] = {}
+        for position, block in enumerate(self.probe.blocks):
+            stages.setdefault(block.stage, []).append(position)
+        means = {stage: values[:, positions].flatten(1).nanmean(dim=1).tolist() for stage, positions in stages.items()}
+        return {
+            "step": math.floor(step) + 1,
+            "steps": len(self._schedule) - 1,
+            "sigma": sigma,
+            "measures": list(MEASURES),
+            "stages": {stage: [m if math.isfinite(m) else None for m in mean] for stage, mean in means.items()},
+        }
+
+    def _leave_out(self, what: str) -> None:
+        self.left_out[what] = self.left_out.get(what, 0) + 1
+
+
+def place(sigma: float, schedule: Sequence[float]) -> float:
+    """Where sigma lies on a descending schedule, in steps from 0; between two of its sigmas, a fraction."""
+    for step, (high, low) in enumerate(zip(schedule, schedule[1:])):
+        if sigma > low * (1 + 1e-4):  # samplers compute with sigma before they hand it over
+            return step + max(0.0, (high - sigma) / (high - low))
+    return float(max(len(schedule) - 2, 0))
