@@ -1,8 +1,17 @@
 from comfy_api.latest import ComfyExtension
 
 from .circulation import CirculationAdaptive, CirculationControl
+from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
 
 
 class CirculationExtension(ComfyExtension):
     async def get_node_list(self):
-        return [CirculationControl, CirculationAdaptive]
+        return [
+            CirculationControl,
+            CirculationAdaptive,
+            StabilityProbe,
+            StabilityReadout,
+            StabilityCompare,
+            SaveStability,
+            LoadStability,
+        ]

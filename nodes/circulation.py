@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 from comfy_api.latest import io
 
 from .engine import families
@@ -11,6 +9,7 @@ from .engine.blocks import Selection
 from .engine.circulation import DEVIATION, ETA_OVER, FORMULAS, IMAGE, RESCALES, VALUE_SPACE, Adaptive, Circulation
 from .engine.patch import add
 from .engine.rule import ALPHA_RANGE, BETA_RANGE, BOTH, BRANCHES, Rule
+from .schema import schema
 
 Schedule = io.Custom("CIRCULATION_SCHEDULE")
 
@@ -76,14 +75,8 @@ def _scope_inputs() -> list:
     ]
 
 
-def _schema(**fields) -> io.Schema:
-    """A schema without the fields that this version of ComfyUI does not know."""
-    known = inspect.signature(io.Schema).parameters
-    return io.Schema(
-        category="circulation",
-        outputs=[io.Model.Output(display_name="model", tooltip="The model with Circulation. Connect it to a sampler.")],
-        **{name: value for name, value in fields.items() if name in known},
-    )
+def _outputs() -> list:
+    return [io.Model.Output(display_name="model", tooltip="The model with Circulation. Connect it to a sampler.")]
 
 
 def _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule):
@@ -98,12 +91,13 @@ def _patched(model, circulation, start_percent, end_percent, blocks, branches, s
 class CirculationControl(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return _schema(
+        return schema(
             node_id="CirculationControl",
             display_name="Circulation",
             description="Trades fidelity against diversity by scaling the circulation (the skew part) of self-attention.",
             search_aliases=["skew attention", "Hopfield", "diversity", "fidelity", "coherence", "attention decomposition"],
             inputs=[*_strength_inputs(alpha=1.05, beta=3.0), *_scope_inputs()],
+            outputs=_outputs(),
         )
 
     @classmethod
@@ -117,7 +111,7 @@ class CirculationControl(io.ComfyNode):
 class CirculationAdaptive(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return _schema(
+        return schema(
             node_id="CirculationAdaptive",
             display_name="Circulation (Adaptive)",
             description="Circulation whose strength follows how symmetric each attention call is (its index eta).",
@@ -143,6 +137,7 @@ class CirculationAdaptive(io.ComfyNode):
                 ),
                 *_scope_inputs(),
             ],
+            outputs=_outputs(),
         )
 
     @classmethod

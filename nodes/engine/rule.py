@@ -32,11 +32,11 @@ class Rule:
         _check("beta", circulation.beta, *BETA_RANGE)
         _check("start_percent", self.start_percent, 0.0, 1.0)
         _check("end_percent", self.end_percent, 0.0, 1.0)
-        _check_word("branches", self.branches, BRANCHES)
-        _check_word("rescale", circulation.rescale, RESCALES)
+        check_word("branches", self.branches, BRANCHES)
+        check_word("rescale", circulation.rescale, RESCALES)
         if adaptive is not None:
-            _check_word("formula", adaptive.formula, FORMULAS)
-            _check_word("eta_over", adaptive.eta_over, ETA_OVER)
+            check_word("formula", adaptive.formula, FORMULAS)
+            check_word("eta_over", adaptive.eta_over, ETA_OVER)
         if self.start_percent > self.end_percent:
             raise ValueError(
                 f"start_percent {self.start_percent:g} lies after end_percent {self.end_percent:g}: swap them."
@@ -71,6 +71,6 @@ def _check(name: str, value: float, low: float, high: float) -> None:
         raise ValueError(f"{name} is {value:g} and must be between {low:g} and {high:g}.")
 
 
-def _check_word(name: str, word: str, words: tuple[str, ...]) -> None:
+def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
     if word not in words:
         raise ValueError(f"{name} is '{word}' and must be one of: {', '.join(words)}.")

@@ -1,0 +1,206 @@
+"""Records as figures, 1024 pixels wide, readable in grey and for the colour-blind.
+
+matplotlib's object interface with its Agg canvas: pyplot's global state has no place in a server.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+
+import numpy
+import torch
+from torch import Tensor
+
+from .probe import place
+from .record import Record, RunRecord
+from .stability import MEASURES
+
+AXES = {
+    "energy": "energy E  (lower: more coherent)",
+    "instability": "instability fraction r",
+    "alignment": "alignment, cos(s, h)",
+    "eta": "symmetry index η, centred",
+    "skew ratio": "‖skew‖ / ‖sym‖",
+}
+SHEET = MEASURES[:4]
+
+# Okabe and Ito's colours, in an order whose lightness also differs, each with a dash and a marker of its own
+STYLES = [
+    dict(color="#000000", linestyle="-", marker="o"),
+    dict(color="#D55E00", linestyle="--", marker="s"),
+    dict(color="#0072B2", linestyle="-.", marker="^"),
+    dict(color="#009E73", linestyle=":", marker="D"),
+    dict(color="#CC79A7", linestyle="-", marker="v"),
+    dict(color="#E69F00", linestyle="--", marker="P"),
+]
+WIDTH, DPI = 10.24, 100
+
+
+def curves(run: RunRecord, measure: str) -> Tensor:
+    """One measure over steps, a line for each stage."""
+    return _figure(run, 1, 1, 5.4, lambda axes: _curves(axes[0], run, measure))
+
+
+def heat_map(run: RunRecord, measure: str) -> Tensor:
+    """One measure by block and step."""
+    height = 2.2 + 0.16 * max(len(run.info.blocks), 16)
+    return _figure(run, 1, 1, height, lambda axes: _heat_map(axes[0], run, measure))
+
+
+def images(run: RunRecord, measure: str) -> Tensor:
+    """How one measure is distributed over blocks and steps, image by image."""
+    return _figure(run, 1, 1, 5.4, lambda axes: _images(axes[0], run, measure))
+
+
+def sheet(run: RunRecord) -> Tensor:
+    """Four measures: their curves and their heat maps."""
+
+    def draw(axes):
+        for row, measure in enumerate(SHEET):
+            _curves(axes[2 * row], run, measure, legend=row == 0)
+            _heat_map(axes[2 * row + 1], run, measure)
+
+    return _figure(run, len(SHEET), 2, 3.3 * len(SHEET) + 0.8, draw)
+
+
+def compare(runs: Sequence[RunRecord]) -> Tensor:
+    """Overlaid curves of four measures, then for each further run the difference to the first, aligned on sigma."""
+    first, *others = runs
+    blocks = [b for b in first.info.blocks if all(b in run.info.blocks for run in others)]
+    if not blocks:
+        raise ValueError("These records have no block in common: probe the same blocks of the same model in each.")
+    for run in others:
+        if run.info.space != first.info.space:
+            raise ValueError(f"'{run.info.label}' was measured in {run.info.space}, '{first.info.label}' in {first.info.space}: they cannot be compared.")
+
+    def draw(axes):
+        for position, measure in enumerate(SHEET):
+            axis = axes[position]
+            for run, style in zip(runs, STYLES):
+                at, mean = aligned(run, first, MEASURES.index(measure), blocks)
+                axis.plot(at, mean.mean(axis=1), label=run.info.label or "(no label)", markersize=4, **style)
+            _label_steps(axis, first)
+            axis.set_ylabel(AXES[measure])
+            if position == 0:
+                axis.legend(fontsize=9)
+        for number, run in enumerate(others):
+            for position, measure in enumerate(SHEET):
+                _difference(axes[4 + 4 * number + position], run, first, measure, blocks)
+
+    title = "  |  ".join(_setting(run) for run in runs)
+    return _render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw)
+
+
+def aligned(run: RunRecord, reference: RunRecord, measure: int, blocks: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(place on the reference's schedule, mean over branches and images by evaluation and block), steps counted from 1."""
+    positions = [run.info.blocks.index(block) for block in blocks]
+    values = _mean(run.values[measure][:, positions], axes=(2, 3))
+    at = numpy.array([place(float(sigma), reference.info.schedule) for sigma in run.sigma]) + 1
+    order = numpy.argsort(at, kind="stable")
+    return at[order], values[order]
+
+
+def difference(run: RunRecord, first: RunRecord, measure: int, blocks: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
+    """(step of the first run, run − first by evaluation and block), at the sigmas that the first run was measured at."""
+    at, own = aligned(first, first, measure, blocks)
+    there, values = aligned(run, first, measure, blocks)
+    inside = (at >= there.min() - 1e-6) & (at <= there.max() + 1e-6)
+    at, own = at[inside], own[inside]
+    moved = numpy.stack([numpy.interp(at, there, column) for column in values.T], axis=1)
+    return at, moved - own
+
+
+def _curves(axis, run: RunRecord, measure: str, legend: bool = True) -> None:
+    values = run.values[MEASURES.index(measure)]
+    at = run.step.numpy() + 1
+    order = numpy.argsort(at, kind="stable")
+    for (stage, positions), style in zip(run.stages().items(), STYLES):
+        by_image = _mean(values[:, positions], axes=(1, 2))[order]
+        axis.plot(at[order], _mean(by_image, axes=(1,)), label=f"{stage} ({len(positions)})", markersize=4, **style)
+        if by_image.shape[1] > 1:
+            axis.fill_between(at[order], numpy.nanmin(by_image, 1), numpy.nanmax(by_image, 1), color=style["color"], alpha=0.12, linewidth=0)
+    if legend:
+        axis.legend(title="stage (blocks)", fontsize=9, title_fontsize=9)
+    _label_steps(axis, run)
+    axis.set_ylabel(AXES[measure])
+
+
+def _heat_map(axis, run: RunRecord, measure: str) -> None:
+    values = _mean(run.values[MEASURES.index(measure)], axes=(2, 3)).T
+    low, high = _limits(values)
+    _grid(axis, values, run.step.numpy() + 1, run.info.blocks, AXES[measure], cmap="cividis", vmin=low, vmax=high)
+
+
+def _difference(axis, run: RunRecord, first: RunRecord, measure: str, blocks: Sequence[str]) -> None:
+    at, values = difference(run, first, MEASURES.index(measure), blocks)
+    most = max(abs(limit) for limit in _limits(values)) or 1.0
+    _grid(axis, values.T, at, blocks, f"{measure}: {run.info.label} − {first.info.label}", cmap="cividis", vmin=-most, vmax=most)
+
+
+def _grid(axis, values, at, blocks, label, **colours) -> None:
+    shown = axis.imshow(values, aspect="auto", interpolation="nearest", **colours)
+    axis.figure.colorbar(shown, ax=axis, pad=0.02).set_label(label, fontsize=9)
+    columns = numpy.unique(numpy.linspace(0, len(at) - 1, min(len(at), 8)).round().astype(int)) if len(at) else []
+    axis.set_xticks(columns, [f"{at[c]:g}" if at[c] % 1 == 0 else f"{at[c]:.1f}" for c in columns])
+    every = max(1, math.ceil(len(blocks) / 24))
+    axis.set_yticks(range(0, len(blocks), every), list(blocks)[::every], fontsize=7)
+    axis.set_xlabel("step")
+    axis.set_ylabel("block")
+
+
+def _images(axis, run: RunRecord, measure: str) -> None:
+    values = run.values[MEASURES.index(measure)]
+    per_image = [column[numpy.isfinite(column)] for column in values.flatten(0, 2).T.numpy()]
+    numbers = [n for n, found in enumerate(per_image, 1) if len(found)]
+    axis.boxplot([found for found in per_image if len(found)], positions=numbers, showfliers=False, medianprops=dict(color="#D55E00", linewidth=2))
+    axis.set_xlabel("image of the batch  (box: middle half over blocks and steps, whiskers: 1.5 boxes)")
+    axis.set_ylabel(AXES[measure])
+    axis.grid(alpha=0.3)
+
+
+def _label_steps(axis, run: RunRecord) -> None:
+    axis.set_xlabel(f"step of {run.info.steps}")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.grid(alpha=0.3)
+
+
+def _limits(values: numpy.ndarray) -> tuple[float, float]:
+    """The middle 98 %, so that one wild block does not make the others one colour."""
+    finite = values[numpy.isfinite(values)]
+    return (0.0, 1.0) if not len(finite) else tuple(numpy.quantile(finite, (0.01, 0.99)))
+
+
+def _mean(values: Tensor | numpy.ndarray, axes: tuple[int, ...]) -> numpy.ndarray:
+    with warnings.catch_warnings():  # the mean of nothing is NaN, which is what is meant
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return numpy.nanmean(numpy.asarray(values, dtype=numpy.float64), axis=axes)
+
+
+def _setting(run: RunRecord) -> str:
+    info = run.info
+    name = f"{info.label}: " if info.label else ""
+    return f"{name}{'; '.join(info.rules) or 'no circulation'}"
+
+
+def _figure(run: RunRecord, rows: int, columns: int, height: float, draw: Callable) -> Tensor:
+    info = run.info
+    cut_short = "" if info.complete else ", stopped early"
+    title = f"{_setting(run)}\n{info.family}, {info.sampler}, {info.steps} steps{cut_short}, measured in {info.space}"
+    return _render(rows, columns, height, title, draw)
+
+
+def _render(rows: int, columns: int, height: float, title: str, draw: Callable) -> Tensor:
+    """(1, height, 1024, 3) in 0…1, as ComfyUI's images are."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    draw(figure.subplots(rows, columns, squeeze=False).flatten())
+    figure.suptitle(title, fontsize=10, wrap=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        canvas.draw()
+    return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float() / 255

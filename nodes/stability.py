@@ -1,0 +1,267 @@
+"""The nodes that look: Stability Probe, Readout and Compare, and the files between them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import folder_paths
+from comfy_api.latest import io, ui
+
+from .engine import families, plots
+from .engine import record as records
+from .engine.blocks import Selection
+from .engine.circulation import INPUT_SPACE, VALUE_SPACE
+from .engine.live import teller
+from .engine.patch import add
+from .engine.probe import Probe
+from .engine.record import LiveRecord, Record
+from .engine.rule import BOTH, BRANCHES, check_word
+from .engine.stability import MEASURES
+from .engine.summary import summary
+from .schema import schema
+
+Stability = io.Custom("STABILITY")
+LatentOrImage = io.Custom("LATENT,IMAGE")
+
+CURVES, HEAT_MAP, IMAGES, SHEET = "curves", "heat map", "images", "sheet"
+
+
+class StabilityProbe(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="StabilityProbe",
+            display_name="Stability Probe",
+            description="Measures while sampling how settled self-attention is, block by block and step by step. "
+            "Images stay bit for bit the same.",
+            search_aliases=["Hopfield energy", "attention statistics", "stability", "circulation probe"],
+            not_idempotent=True,  # ComfyUI would otherwise run only one of two like probes
+            hidden=[io.Hidden.unique_id],
+            inputs=[
+                io.Model.Input("model", tooltip="The diffusion model to look into, after all that changes it."),
+                io.Combo.Input(
+                    "measure_in",
+                    options=[VALUE_SPACE, INPUT_SPACE],
+                    default=VALUE_SPACE,
+                    tooltip="Value space: what each head hands on; cheap. Input space: the paper's, on the "
+                    "attention's input; many times slower.",
+                ),
+                io.Int.Input("every_n_steps", default=1, min=1, max=1000, tooltip="Measure every n-th step only."),
+                io.String.Input(
+                    "blocks", default="all", tooltip="Where to measure; the same words as in the Circulation node."
+                ),
+                io.Combo.Input(
+                    "branches",
+                    options=list(BRANCHES),
+                    default=BOTH,
+                    optional=True,
+                    tooltip="Measure on the positive prompt's half of the model, the negative's, or both.",
+                ),
+                io.String.Input(
+                    "label", default="", optional=True, tooltip="A name for this measurement in graphs and tables."
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model", tooltip="The model with the probe. Connect it to a sampler."),
+                Stability.Output(
+                    display_name="stability", tooltip="Filled while sampling. Connect it to Stability Readout."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, measure_in, every_n_steps, blocks, branches=BOTH, label=""):
+        check_word("measure_in", measure_in, (VALUE_SPACE, INPUT_SPACE))
+        check_word("branches", branches, BRANCHES)
+        chosen = Selection.parse(blocks).of(families.blocks(model))
+        live = LiveRecord()
+        probe = Probe(measure_in, every_n_steps, chosen, branches, label, live, teller(cls.hidden.unique_id))
+        return io.NodeOutput(add(model, probe), live)
+
+
+class StabilityReadout(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="StabilityReadout",
+            display_name="Stability Readout",
+            description="Turns what a Stability Probe saw into a graph, a summary and a table.",
+            search_aliases=["Hopfield energy graph", "attention graph", "stability graph"],
+            is_output_node=True,
+            hidden=[io.Hidden.unique_id, io.Hidden.prompt],
+            inputs=[
+                Stability.Input("stability", tooltip="From a Stability Probe or Load Stability."),
+                io.Combo.Input(
+                    "plot",
+                    options=[SHEET, CURVES, HEAT_MAP, IMAGES],
+                    default=SHEET,
+                    tooltip="Sheet: four measures at once. Curves: over steps, by stage. Heat map: block by step. "
+                    "Images: how the images of a batch differ.",
+                ),
+                io.Combo.Input(
+                    "measure", options=list(MEASURES), default=MEASURES[0], tooltip="What to plot, but for the sheet."
+                ),
+                io.MultiType.Input(
+                    "after",
+                    types=[io.Latent, io.Image],
+                    optional=True,
+                    tooltip="The latent of the sampler that used the probed model, or the image made of it: "
+                    "it makes this node wait for the sampler, and says whose run to show.",
+                ),
+                io.Int.Input(
+                    "run", default=0, min=0, max=1000, optional=True, tooltip="Which run to plot; 0 is the last one."
+                ),
+            ],
+            outputs=[
+                LatentOrImage.Output(display_name="after", tooltip="What came in as 'after', unchanged."),
+                io.Image.Output(display_name="graph", tooltip="The figure, 1024 pixels wide."),
+                io.String.Output(display_name="summary", tooltip="What the run was and what was seen, in words."),
+                io.String.Output(display_name="data", tooltip="Every measured value, as CSV."),
+                Stability.Output(
+                    display_name="stability", tooltip="The finished record, for Stability Compare and Save Stability."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, stability, plot, measure, after=None, run=0):
+        check_word("plot", plot, (SHEET, CURVES, HEAT_MAP, IMAGES))
+        check_word("measure", measure, MEASURES)
+        record = _finished(stability, _upstream(cls.hidden.prompt, cls.hidden.unique_id))
+        if run > len(record.runs):
+            raise ValueError(f"run is {run}, but the model was sampled {len(record.runs)} times.")
+        chosen = record.runs[run - 1]
+        draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
+        graph = plots.sheet(chosen) if plot == SHEET else draw[plot](chosen, measure)
+        return io.NodeOutput(
+            after, graph, summary(record), records.to_csv(record), record, ui=ui.PreviewImage(graph, cls=cls)
+        )
+
+
+class StabilityCompare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="StabilityCompare",
+            display_name="Stability Compare",
+            description="Two to four stability records on one sheet: curves laid over each other, and what differs from the first.",
+            search_aliases=["compare stability", "baseline against circulation"],
+            is_output_node=True,
+            inputs=[
+                Stability.Input(
+                    f"stability_{number}",
+                    optional=number > 2,
+                    tooltip="From a Stability Readout or Load Stability. The first is what the others are compared with.",
+                )
+                for number in range(1, 5)
+            ],
+            outputs=[io.Image.Output(display_name="graph", tooltip="The sheet, 1024 pixels wide.")],
+        )
+
+    @classmethod
+    def execute(cls, stability_1, stability_2, stability_3=None, stability_4=None):
+        given = [s for s in (stability_1, stability_2, stability_3, stability_4) if s is not None]
+        runs = []
+        for number, stability in enumerate(given, 1):
+            if isinstance(stability, LiveRecord):
+                raise ValueError(
+                    f"stability_{number} comes straight from a probe, which is empty until its model was sampled. "
+                    "Connect the stability output of a Stability Readout."
+                )
+            record = _finished(stability, None)
+            named = record if record.runs[-1].info.label else record.labelled(f"record {number}")
+            runs.append(named.runs[-1])
+        graph = plots.compare(runs)
+        return io.NodeOutput(graph, ui=ui.PreviewImage(graph, cls=cls))
+
+
+class SaveStability(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="SaveStability",
+            display_name="Save Stability",
+            description="Writes a stability record to a .safetensors file in ComfyUI's output folder.",
+            is_output_node=True,
+            inputs=[
+                Stability.Input("stability", tooltip="From a Stability Readout."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="stability/record",
+                    tooltip="As in Save Image: folders and %date% marks work, a counter is added.",
+                ),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, stability, filename_prefix):
+        if isinstance(stability, LiveRecord):
+            raise ValueError("A probe's record is empty until its model was sampled. Connect the stability output of a Stability Readout.")
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        file = f"{name}_{counter:05}_.safetensors"
+        records.save(_finished(stability, None), os.path.join(folder, file))
+        return io.NodeOutput(ui={"text": [f"Saved {os.path.join(subfolder, file)}"]})
+
+
+class LoadStability(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="LoadStability",
+            display_name="Load Stability",
+            description="Reads a stability record that Save Stability wrote, from ComfyUI's input or output folder.",
+            inputs=[
+                io.String.Input(
+                    "file",
+                    default="stability/record_00001_.safetensors",
+                    tooltip="Name of a .safetensors file in the input or the output folder.",
+                )
+            ],
+            outputs=[Stability.Output(display_name="stability", tooltip="The record. Connect it to Stability Readout or Compare.")],
+        )
+
+    @classmethod
+    def execute(cls, file):
+        return io.NodeOutput(records.load(_existing(file)))
+
+    @classmethod
+    def fingerprint_inputs(cls, file):
+        with open(_existing(file), "rb") as content:
+            return hashlib.file_digest(content, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(content.read()).hexdigest()
+
+
+def _existing(file: str) -> str:
+    """The path of a file in the input or else the output folder, and of none outside them."""
+    for folder in (folder_paths.get_input_directory(), folder_paths.get_output_directory()):
+        path = os.path.realpath(os.path.join(folder, file))
+        if os.path.commonpath((path, os.path.realpath(folder))) == os.path.realpath(folder) and os.path.isfile(path):
+            return path
+    raise ValueError(f"There is no file '{file}' in the input or the output folder.")
+
+
+def _finished(stability: Record | LiveRecord, nodes: set[str] | None) -> Record:
+    record = stability.of(nodes) if isinstance(stability, LiveRecord) else stability
+    if not record.runs:
+        raise ValueError(
+            "Nothing was measured yet. Sample with the probe's model, and connect that sampler's latent, or the image "
+            "made of it, to 'after' so that this node runs after it. If the sampler was not run again, change its seed."
+        )
+    return record
+
+
+def _upstream(prompt: dict, node: str) -> set[str] | None:
+    """Ids of the nodes that `after` of a node depends on; None where nothing is connected to it."""
+    link = prompt.get(node, {}).get("inputs", {}).get("after") if prompt else None
+    if not isinstance(link, list):
+        return None
+    found, waiting = set(), [link[0]]
+    while waiting:
+        id = waiting.pop()
+        if id not in found and id in prompt:
+            found.add(id)
+            waiting += [value[0] for value in prompt[id]["inputs"].values() if isinstance(value, list) and len(value) == 2]
+    return found
