@@ -1,15 +1,12 @@
 """The engine's formulas against the authors' numbers and against the written-out ones."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors import safe_open
 from support import dense
+from support.golden import golden, named
 from support.host import engine
 
 method = engine("circulation")
@@ -36,39 +33,18 @@ def heads(*shape, dtype=torch.float64, seed=0, scale=1.5):
     return tuple((scale * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype) for _ in range(3))
 
 
-class Golden:
-    """Inputs and outputs of the paper authors' own code."""
-
-    def __init__(self):
-        file = safe_open(Path(__file__).parent / "golden" / "reference.safetensors", "pt")
-        self.cases = json.loads(file.metadata()["golden"])["cases"]
-        self.tensors = {key: file.get_tensor(key) for key in file.keys()}
-
-    def qkv(self, case):
-        x, wq, wk, wv = (self.tensors[f"case{case['case']}.{name}"] for name in ("x", "wq", "wk", "wv"))
-        return x, *((x @ w.mT).unflatten(-1, (case["H"], -1)).transpose(1, 2) for w in (wq, wk, wv))
-
-    def output(self, case, key):
-        return self.tensors[f"case{case['case']}.{key}"]
-
-
-golden = Golden()
 STATIC = [(case, setting) for case in golden.cases for setting in case["static"]]
 ADAPTIVE = [(case, setting) for case in golden.cases for setting in case["adaptive"]]
 
 
-def name(value):
-    return value.get("key") or f"case{value['case']}"
-
-
-@pytest.mark.parametrize("case, setting", STATIC, ids=name)
+@pytest.mark.parametrize("case, setting", STATIC, ids=named)
 def test_input_space_is_the_authors_static_rule(case, setting):
     x, q, k, v = golden.qkv(case)
     ours = circulated(q, k, v, method.Circulation(setting["alpha"], setting["beta"], method.INPUT_SPACE), x)
     assert error(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
 
 
-@pytest.mark.parametrize("case, setting", ADAPTIVE, ids=name)
+@pytest.mark.parametrize("case, setting", ADAPTIVE, ids=named)
 def test_input_space_is_the_authors_adaptive_rule(case, setting):
     x, q, k, v = golden.qkv(case)
     formula = {"dev": method.DEVIATION, "scale": method.SCALE}[setting["alpha_mode"]]
@@ -79,7 +55,7 @@ def test_input_space_is_the_authors_adaptive_rule(case, setting):
     assert error(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
 
 
-@pytest.mark.parametrize("case", golden.cases, ids=name)
+@pytest.mark.parametrize("case", golden.cases, ids=named)
 def test_symmetry_index_is_the_authors(case):
     _, q, k, _ = golden.qkv(case)
     torch.testing.assert_close(method.symmetry_index(q, k), golden.output(case, "eta_per_batch_head"), rtol=0, atol=2e-6)

@@ -61,7 +61,6 @@ def server(tmp_path_factory):
     checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
     checkpoint.parent.mkdir(parents=True)
     subprocess.run([sys.executable, ROOT / "demo" / "standin.py", COMFY, "sdxl", checkpoint], check=True)
-    os.environ["OMP_NUM_THREADS"] = "1"  # steadier than all cores where other work runs too
     # Without the prompt in the PNG, equal images are equal files.
     with demo.Server(COMFY, base, arguments=["--disable-metadata"]) as server:
         yield server

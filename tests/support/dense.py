@@ -87,3 +87,41 @@ def replace_self_attention(model, alpha, beta, space="value space", adapt=None, 
         for index in range(20):
             model.set_model_attn1_replace(written_out, part, index)
     return model
+
+
+def centred(t):
+    return t - t.mean(dim=-2, keepdim=True)
+
+
+def _read_off(s, h):
+    """(E, r, alignment), each (B, H, D), from channels of length 1 and their field."""
+    energy = -(s * h).sum(-2) / 2
+    return energy, (s * h < 0).to(s.dtype).mean(-2), torch.cosine_similarity(s, h, dim=-2, eps=1e-30)
+
+
+def stability(q, k, retrieval):
+    """(E, r, alignment) with M_sym written out, L×L; q and k (B, H, L, d) as they came, retrieval (B, H, L, D)."""
+    symmetric, _ = split(centred(q) @ centred(k).mT)
+    s = centred(retrieval)
+    s = s / s.norm(dim=-2, keepdim=True)
+    return _read_off(s, symmetric @ s)
+
+
+def stability_by_coupling(x, wq, wk, retrieval):
+    """(E, r, alignment) as published: through the C×C coupling of each head, M = x J xᵀ.
+
+    x (B, L, C), wq and wk (H, d, C), retrieval (B, H, L, C).
+    """
+    coupling = wq.mT @ wk
+    symmetric = (coupling + coupling.mT) / 2
+    x = centred(x).unsqueeze(1)
+    s = centred(retrieval)
+    s = s / s.norm(dim=-2, keepdim=True)
+    return _read_off(s, x @ (symmetric @ (x.mT @ s)))
+
+
+def measures(q, k, retrieval):
+    """The rows of a record for each image, (5, B): energy, instability, alignment, η, ‖skew‖/‖sym‖."""
+    index = eta(centred(q), centred(k))
+    rows = [m.mean((1, 2)) for m in stability(q, k, retrieval)]
+    return torch.stack([*rows, index.mean(1), ((1 - index) / (1 + index)).sqrt().mean(1)])

@@ -38,3 +38,10 @@ def patch(model, node_id="CirculationControl", **inputs):
     required, optional = (node(node_id).INPUT_TYPES()[kind] for kind in ("required", "optional"))
     values = {name: spec[1]["default"] for name, spec in {**required, **optional}.items() if "default" in spec[1]}
     return node(node_id).execute(model, **{**values, **inputs}).result[0]
+
+
+def probe(model, **inputs):
+    """The MODEL and the live record that a Stability Probe makes of `model`."""
+    values = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", **inputs}
+    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"unique_id": "1"})
+    return cls.execute(model, **values).result

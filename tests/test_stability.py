@@ -1,0 +1,182 @@
+"""The measures: against the authors' numbers, against the written-out formulas, and in whole models."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import dense
+from support.golden import golden, named
+from support.host import engine, patch, probe
+from support.models import build
+from support.sampling import sample
+from torch.utils._python_dispatch import TorchDispatchMode
+
+stability, record = engine("stability"), engine("record")
+SPACES = ["value space", "input space (paper)"]
+
+
+@pytest.mark.parametrize("case", golden.cases, ids=named)
+def test_the_maps_are_the_authors(case):
+    _, q, k, _ = golden.qkv(case)
+    q, k = stability.centred(q), stability.centred(k)
+    energy, unstable, alignment = stability.stability(q, k, golden.output(case, "retrieval"))
+    torch.testing.assert_close(energy.mean(1), golden.output(case, "energy_map"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(unstable.mean(1), golden.output(case, "instability_map"), rtol=0, atol=1e-4)
+    torch.testing.assert_close(alignment.mean(1), golden.output(case, "align_map"), rtol=0, atol=1e-4)
+    eta = engine("circulation").symmetry_index(q, k)
+    torch.testing.assert_close(eta.mean(0), golden.output(case, "eta_centred_per_head"), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("case", golden.cases, ids=named)
+def test_the_scalars_are_the_authors(case):
+    x, q, k, _ = golden.qkv(case)
+    measured = stability.measure(q, k, engine("circulation").retrievals(q, k, x, None)).mean(1)
+    expected = [
+        case["stability"][name]
+        for name in ("energy", "instability_fraction", "alignment", "eta_centred_mean", "skew_to_sym_centred_mean")
+    ]
+    assert float(measured[0]) == pytest.approx(expected[0], rel=1e-5)
+    assert measured[1:].tolist() == pytest.approx(expected[1:], abs=1e-4)
+
+
+def rotated(t, positions):
+    """Rotary position embedding: pairs of channels turned by an angle that grows with position."""
+    angle = positions[:, None] / 10 ** torch.arange(t.shape[-1] // 2, dtype=t.dtype)
+    even, odd = t[..., 0::2], t[..., 1::2]
+    return torch.stack((even * angle.cos() - odd * angle.sin(), even * angle.sin() + odd * angle.cos()), -1).flatten(-2)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(3, 40), st.integers(1, 12).map(lambda n: 2 * n)),
+    channels=st.integers(1, 40),
+    rotary=st.booleans(),
+    bias=st.floats(0, 5),
+    seed=st.integers(0, 1000),
+)
+def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bias, seed):
+    generator = torch.Generator().manual_seed(seed)
+    q, k = (torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    if rotary:
+        positions = torch.arange(shape[2], dtype=torch.float64)
+        q, k = rotated(q, positions), rotated(k, positions)
+    q, k = (t + bias * torch.randn(shape[-1], generator=generator, dtype=torch.float64) for t in (q, k))
+    retrieval = torch.randn(*shape[:3], channels, generator=generator, dtype=torch.float64)
+    expected = dense.measures(q, k, retrieval)
+    whole = stability.measure(q, k, [retrieval])
+    by_head = stability.measure(q, k, retrieval.split(1, dim=1))
+    for measured in (whole, by_head):
+        torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
+
+
+def test_the_coupling_of_the_published_algorithm_gives_the_same():
+    generator = torch.Generator().manual_seed(0)
+    x, wq, wk, retrieval = (
+        torch.randn(*shape, generator=generator, dtype=torch.float64)
+        for shape in ((2, 20, 24), (3, 8, 24), (3, 8, 24), (2, 3, 20, 24))
+    )
+    q, k = (x.unsqueeze(1) @ w.mT for w in (wq, wk))
+    ours = stability.stability(stability.centred(q), stability.centred(k), retrieval)
+    for one, other in zip(ours, dense.stability_by_coupling(x, wq, wk, retrieval)):
+        torch.testing.assert_close(one, other)
+
+
+def observed(model, name, space, rule):
+    """What a written-out probe sees in each self-attention of a one-step run: {address: (5, rows)}."""
+    seen, x = {}, {}
+
+    def remember(n, context, value, extra_options):
+        x["x"] = value
+        return n, context, value
+
+    def replaced(q, k, v, extra_options):
+        q, k, v = (t.unflatten(-1, (extra_options["n_heads"], -1)).transpose(1, 2).double() for t in (q, k, v))
+        inputs = x["x"].double()
+        alpha, beta, rescale = rule
+        out = dense.circulation(q, k, v, alpha, beta, rescale, inputs)
+        pattern = out
+        if space == "input space (paper)":
+            m = dense.logits(q, k)
+            symmetric, skew = dense.split(m)
+            p, p_alpha = m.softmax(-1), (symmetric + alpha * skew).softmax(-1)
+            new = p @ v + beta * (p_alpha @ v - p @ v)
+            rho = dense.rescale(p_alpha @ v, new)  # value space: the rule's own
+            xs = inputs.unsqueeze(1)
+            pattern = rho * (p @ xs + beta * (p_alpha @ xs - p @ xs))
+        seen[(*extra_options["block"], extra_options["block_index"])] = dense.measures(q, k, pattern)
+        return out.transpose(1, 2).flatten(-2).to(x["x"].dtype)
+
+    model = model.clone()
+    model.set_model_attn1_patch(remember)
+    for part in ("input", "middle", "output"):
+        for index in range(20):
+            model.set_model_attn1_replace(replaced, part, index)
+    sample(model, name, steps=1, batch=2)
+    return seen
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("rule", [(1.0, 0.0, "value space"), (1.2, 3.0, "value space")], ids=["plain", "circulation"])
+def test_a_record_holds_what_the_model_retrieved(space, rule):
+    model = build("sdxl")
+    expected = observed(model, "sdxl", space, rule)
+    patched = patch(model, alpha=rule[0], beta=rule[1], rescale=rule[2])
+    probed, live = probe(patched, measure_in=space)
+    sample(probed, "sdxl", steps=1, batch=2)
+    (run,) = live.of(None).runs
+    assert run.values.shape == (5, 1, len(run.info.blocks), 2, 2)
+    for position, block in enumerate(engine("families").blocks(model)):
+        assert run.info.blocks[position] == str(block)
+        negative_then_positive = expected[block.address].float().unflatten(1, (2, 2))
+        for branch, rows in enumerate((negative_then_positive[:, 1], negative_then_positive[:, 0])):
+            torch.testing.assert_close(run.values[:, 0, position, branch], rows, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_images_are_bit_identical_with_a_probe(space):
+    model = patch(build("sd15"), alpha=1.2)
+    untouched = sample(model, steps=3)
+    probed, _ = probe(model, measure_in=space)
+    assert torch.equal(sample(probed, steps=3), untouched)
+    before, _ = probe(build("sd15"), measure_in=space)
+    assert torch.equal(sample(patch(before, alpha=1.2), steps=3), untouched)
+
+
+class Synchronisations(TorchDispatchMode):
+    """Counts the times a value is read back from a tensor: on a GPU each would make Python wait."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_nothing_is_read_back_within_a_model_call():
+    model = patch(build("sdxl"), "CirculationAdaptive", alpha=1.3, start_percent=0.2)
+    probed, live = probe(model)
+
+    def count(patched):
+        counts = []
+
+        def watched(apply_model, options):
+            with Synchronisations() as mode:
+                out = apply_model(options["input"], options["timestep"], **options["c"])
+            counts.append(mode.count)
+            return out
+
+        patched = patched.clone()
+        patched.set_model_unet_function_wrapper(watched)
+        sample(patched, "sdxl", steps=4)
+        return counts
+
+    assert count(probed) == count(build("sdxl"))
+    assert live.of(None).runs[0].values.isfinite().all()
+
+
+def test_a_long_run_of_a_large_model_is_small(tmp_path):
+    info = record.RunInfo("", "value space", "SDXL", "euler", 50, tuple(range(51)), tuple(f"output.0.{i}" for i in range(70)))
+    run = record.RunRecord(info, torch.rand(50), torch.rand(50), torch.rand(5, 50, 70, 2, 4))
+    record.save(record.Record((run,)), str(tmp_path / "record.safetensors"))
+    assert (tmp_path / "record.safetensors").stat().st_size < 2e6
