@@ -43,8 +43,12 @@ class Server:
 
     def __enter__(self):
         prepare_base(self.base)
+        # Threads that wait by spinning take the cores from each other as soon as anything else runs.
+        variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                self.command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
         try:
             self.wait_until_ready()
         except BaseException:
