@@ -105,12 +105,19 @@ def _install(run: Run, guider) -> None:
         run.begin_pass(timestep, _branches(guider, conds))
         return executor(model, conds, x, timestep, model_options)
 
+    def apply_model(executor, *args, **kwargs):
+        # Compiled code is not asked again whether transformer_options differ, only what the model is
+        # called with: a new argument keeps it from taking the code made for the model without us.
+        return executor(*args, circulation=True, **kwargs)
+
     patches = options.setdefault("patches", {})
     options["optimized_attention_override"] = _never_compiled(override)
     patches.setdefault("attn1_patch", []).append(_never_compiled(self_attention))
     patches.setdefault("attn2_patch", []).append(_never_compiled(cross_attention))
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch, options)
+    if "torch_compile_kwargs" in guider.model_options:
+        add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, options)
 
 
 def _branches(guider, conds) -> tuple[str, ...]:
