@@ -69,7 +69,7 @@ def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool
         label=observer.probe.label,
         space=observer.probe.space,
         family=families.name(model),
-        sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_"),
+        sampler=getattr(function, "__name__", type(function).__name__).removeprefix("sample_").removesuffix("_function"),
         steps=len(schedule) - 1,
         schedule=schedule,
         blocks=tuple(map(str, observer.probe.blocks)),

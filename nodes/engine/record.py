@@ -84,7 +84,7 @@ class LiveRecord:
     def add(self, run: RunRecord) -> None:
         """A node that samples again in a later prompt replaces what it did in an earlier one."""
         node, prompt = run.info.node, run.info.prompt
-        self._runs[:] = [r for r in self._runs if r.info.node != node or (r.info.prompt == prompt and node is not None)]
+        self._runs[:] = [r for r in self._runs if r.info.node != node or r.info.prompt == prompt]
         self._runs.append(run)
 
     def of(self, nodes: set[str] | None) -> Record:
@@ -138,14 +138,16 @@ def load(path: str) -> Record:
         raise ValueError(f"This is not a readable stability record: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError("This .safetensors file is not a stability record. Choose one that Save Stability wrote.")
+    version = metadata.get("version", "")
+    if version.isdecimal() and int(version) > VERSION:
+        raise ValueError(f"This stability record has format {version}, this pack reads up to {VERSION}: update the pack.")
     try:
-        version = int(metadata["version"])
-        if version > VERSION:
-            raise ValueError(f"This stability record has format {version}, this pack reads up to {VERSION}: update it.")
         infos = [RunInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in i.items()}) for i in json.loads(metadata["runs"])]
         runs = [RunRecord(i, *(tensors[f"{n}.{name}"] for name in ("sigma", "step", "values"))) for n, i in enumerate(infos)]
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"This stability record is damaged: {error}") from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise ValueError(f"This stability record is damaged: {error!r}") from error
+    if version != str(VERSION) or not runs:
+        raise ValueError("This stability record is damaged: it holds no run of a known format.")
     for run in runs:
         expected = (len(MEASURES), len(run.sigma), len(run.info.blocks), len(AXIS_BRANCHES))
         if run.values.ndim != 5 or tuple(run.values.shape[:4]) != expected or run.step.shape != run.sigma.shape:

@@ -1,0 +1,229 @@
+"""Every row of a record is what its axes say, whatever the sampler and the other nodes do."""
+
+import json
+
+import comfy.model_base
+import comfy.model_management
+import comfy_extras.nodes_hypertile as hypertile
+import comfy_extras.nodes_pag as pag
+import node_helpers
+import pytest
+import torch
+from support.host import engine, node, patch, probe
+from support.models import build, conditioning
+from support.others import execute
+from support.sampling import sample
+
+record = engine("record")
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build("sd15")
+
+
+def run_of(model, **kwargs):
+    """The record of one run with a probe, and the sigma of each evaluation as the sampler called for it."""
+    inputs = {key: kwargs.pop(key) for key in ("every_n_steps", "blocks", "branches", "label") if key in kwargs}
+    probed, live = probe(model, **inputs)
+    asked = []
+
+    def note(executor, x, timestep, *args, **kw):
+        asked.append(float(timestep[0]))
+        return executor(x, timestep, *args, **kw)
+
+    probed.add_wrapper_with_key("predict_noise", "test", note)
+    sample(probed, **kwargs)
+    (run,) = live.of(None).runs
+    return run, asked
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "dpm_2", "dpmpp_2m", "dpmpp_sde", "dpm_adaptive"])
+def test_each_evaluation_of_a_sampler_is_one_row_at_its_own_sigma(model, sampler):
+    run, asked = run_of(model, sampler=sampler, steps=4)
+    assert run.sigma.tolist() == pytest.approx(asked)
+    assert run.values.isfinite().all()
+    assert run.info.sampler == sampler
+    grid = run.info.schedule
+    for step, sigma in zip(run.step.tolist(), run.sigma.tolist()):
+        low, high = grid[int(step) + 1], grid[int(step)]
+        assert low <= sigma * (1 + 1e-3) and sigma <= high * (1 + 1e-3) or sigma >= grid[0]
+    if sampler == "euler":
+        assert run.step.tolist() == [0, 1, 2, 3]
+    if sampler == "heun":  # the second evaluation of a step stands where the next begins
+        assert run.step.tolist() == pytest.approx([0, 1, 1, 2, 2, 3, 3])
+
+
+def test_every_n_steps(model):
+    run, asked = run_of(model, steps=7, every_n_steps=3)
+    assert run.step.tolist() == [0, 3, 6]
+    assert run.sigma.tolist() == pytest.approx([asked[0], asked[3], asked[6]])
+
+
+def test_chosen_blocks_and_branches(model):
+    run, _ = run_of(model, blocks="middle output.1", branches="negative")
+    assert run.info.blocks == ("middle.0.0", "output.1.0")
+    assert run.values[:, :, :, 1].isfinite().all()
+    assert run.values[:, :, :, 0].isnan().all()
+
+
+def test_without_guidance_there_is_no_negative(model):
+    run, _ = run_of(model, cfg=1.0)
+    assert run.values[:, :, :, 0].isfinite().all()
+    assert run.values[:, :, :, 1].isnan().all()
+
+
+def test_split_and_unsplit_calls_give_the_same_record(model, monkeypatch):
+    together, _ = run_of(model, batch=2)
+    monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *args, **kwargs: float("inf"))
+    apart, _ = run_of(model, batch=2)
+    torch.testing.assert_close(together.values, apart.values, rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(together.values[..., 0, :], together.values[..., 1, :])
+    assert not torch.allclose(together.values[..., 0], together.values[..., 1])
+
+
+def test_the_extra_pass_of_perturbed_attention_is_left_out(model):
+    plain, _ = run_of(model)
+    run, _ = run_of(execute(pag.PerturbedAttentionGuidance, model, 3.0))
+    torch.testing.assert_close(run.values[:, 0], plain.values[:, 0])
+    assert run.values.isfinite().all()
+    assert any("further passes" in note for note in run.info.notes)
+
+
+def test_one_prompt_stands_for_its_branch_and_the_others_are_left_out(model):
+    positive = conditioning("sd15", 1)
+    alone, _ = run_of(model, positive=positive, steps=1)
+    area = node_helpers.conditioning_set_values(conditioning("sd15", 3), {"area": (8, 8, 0, 0), "strength": 1.0, "set_area_to_bounds": False})
+    further = conditioning("sd15", 4)
+    for extra in (area, further):
+        run, _ = run_of(model, positive=positive + extra, steps=1)
+        torch.testing.assert_close(run.values[:, :, :, 0], alone.values[:, :, :, 0], rtol=1e-3, atol=1e-3)
+        assert any("further positive prompts" in note for note in run.info.notes)
+
+
+def test_calls_that_merge_tokens_are_missing_and_said_to_be(model):
+    run, _ = run_of(execute(hypertile.HyperTile, model, 32, 2, 0, False), size=32)
+    missing = run.values[0, 0, :, 0, 0].isnan()
+    assert missing.any() and not missing.all()
+    assert any("queries and keys differ in number" in note for note in run.info.notes)
+
+
+def test_an_interrupted_run_leaves_what_was_measured(model):
+    probed, live = probe(model)
+
+    def stop(step, *args):
+        if step == 2:
+            raise comfy.model_management.InterruptProcessingException()
+
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        sample(probed, steps=6, callback=stop)
+    (run,) = live.of(None).runs
+    assert not run.info.complete and run.values.shape[1] == 3
+    assert run.values.isfinite().all()
+    assert "stopped early" in engine("summary").summary(live.of(None))
+
+
+def test_a_run_that_ends_early_counts_on_the_whole_schedule_it_was_given(model):
+    run, _ = run_of(model, steps=6, last_step=3)
+    assert run.step.tolist() == [0, 1, 2] and run.info.steps == 3
+    assert run.info.complete
+
+
+def test_two_runs_of_one_model_follow_each_other(model):
+    probed, live = probe(model)
+    sample(probed, steps=2)
+    sample(probed, steps=3)
+    assert [run.info.steps for run in live.of(None).runs] == [2, 3]
+
+
+def made(node, prompt, steps):
+    info = record.RunInfo("", "value space", "SD15", "euler", steps, (1.0, 0.0), ("middle.0.0",), node=node, prompt=prompt)
+    return record.RunRecord(info, torch.ones(1), torch.zeros(1), torch.zeros(5, 1, 1, 2, 1))
+
+
+def test_a_later_prompt_replaces_the_runs_of_the_nodes_that_sample_again():
+    live = record.LiveRecord()
+    for run in (made("3", "a", 1), made("3", "a", 2), made("4", "a", 3)):
+        live.add(run)
+    assert [run.info.steps for run in live.of(None).runs] == [1, 2, 3]
+    assert [run.info.steps for run in live.of({"3", "9"}).runs] == [1, 2]
+    live.add(made("3", "b", 4))
+    assert [run.info.steps for run in live.of(None).runs] == [3, 4]
+
+
+def test_a_probe_tells_one_small_event_a_step(model):
+    told = []
+    families, blocks = engine("families"), engine("blocks")
+    live = record.LiveRecord()
+    chosen = blocks.Selection.parse("all").of(families.blocks(model))
+    watcher = engine("probe").Probe("value space", 1, chosen, "both", "", live, told.append)
+    sample(engine("patch").add(model, watcher), steps=4, sampler="heun")
+    assert [event["step"] for event in told] == [1, 2, 3, 4]
+    assert all(len(json.dumps(event, allow_nan=False)) < 8000 for event in told)
+    (run,) = live.of(None).runs
+    means = run.values[:, 0, run.stages()["middle"]].flatten(1).mean(1)
+    assert told[0]["stages"]["middle"] == pytest.approx(means.tolist(), rel=1e-5)
+
+
+def test_nan_is_told_as_null_and_left_out_of_the_table():
+    values = torch.zeros(5, 2, 1, 2, 1)
+    values[:, :, :, 1] = torch.nan
+    run = record.RunRecord(made("1", "a", 2).info, torch.tensor([2.0, 1.0]), torch.tensor([0.0, 1.0]), values)
+    table = record.to_csv(record.Record((run,))).splitlines()
+    assert len(table) == 3 and all("negative" not in line for line in table)
+
+
+def test_a_saved_record_comes_back_equal(model, tmp_path):
+    run, _ = run_of(patch(model, alpha=1.2), label="α ≈ 1.2", batch=2)
+    path = str(tmp_path / "record.safetensors")
+    other = made("3", "a", 1)
+    record.save(record.Record((other, run)), path)
+    back = record.load(path)
+    assert [r.info for r in back.runs] == [other.info, run.info]
+    for name in ("values", "sigma", "step"):
+        assert torch.equal(getattr(back.runs[1], name), getattr(run, name))
+
+
+def damaged(path, **metadata):
+    import safetensors.torch
+
+    safetensors.torch.save_file({"0.values": torch.zeros(1)}, path, metadata)
+
+
+@pytest.mark.parametrize("write, words", [
+    (lambda path: path.write_bytes(b"not a file of this kind"), "not a readable stability record"),
+    (lambda path: path.write_bytes(b""), "not a readable stability record"),
+    (lambda path: damaged(path), "not a stability record"),
+    (lambda path: damaged(path, format="circulation-stability", version="99", runs="[]"), "has format 99"),
+    (lambda path: damaged(path, format="circulation-stability", version="one", runs="[]"), "damaged"),
+    (lambda path: damaged(path, format="circulation-stability", version="1", runs="[{]"), "damaged"),
+    (lambda path: damaged(path, format="circulation-stability", version="1", runs='[{"steps": 3}]'), "damaged"),
+    (lambda path: damaged(path, format="circulation-stability", version="1", runs="{}"), "damaged"),
+], ids=range(8))  # fmt: skip
+def test_a_file_that_is_no_record_is_refused_in_words(tmp_path, write, words):
+    path = tmp_path / "record.safetensors"
+    write(path)
+    with pytest.raises(ValueError, match=words):
+        record.load(str(path))
+
+
+@pytest.mark.parametrize("inputs, words", [
+    (dict(measure_in="elsewhere"), "measure_in is 'elsewhere'"),
+    (dict(every_n_steps=0), "every_n_steps is 0"),
+    (dict(blocks="nowhere"), "'nowhere' selects no block"),
+    (dict(branches="neither"), "branches is 'neither'"),
+])  # fmt: skip
+def test_bad_inputs_of_the_probe_are_refused(model, inputs, words):
+    with pytest.raises(ValueError, match=words):
+        probe(model, **inputs)
+
+
+def test_a_readout_before_the_sampler_says_what_to_connect(model):
+    _, live = probe(model)
+    cls = node("StabilityReadout").PREPARE_CLASS_CLONE({"unique_id": "2", "prompt": {}})
+    with pytest.raises(ValueError, match="Nothing was measured yet"):
+        cls.execute(live, "sheet", "energy")
+    with pytest.raises(ValueError, match="straight from a probe"):
+        node("StabilityCompare").execute(live, live)
+    with pytest.raises(ValueError, match="Connect the stability output"):
+        node("SaveStability").execute(live, "x")
