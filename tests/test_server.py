@@ -1,24 +1,15 @@
 """End to end: the real ComfyUI server with the pack in its custom_nodes, and its real front end in Chromium."""
 
 import copy
-import importlib.util
 import io
 import itertools
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy
 import pytest
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from support.server import demo, front_end, open_workflow, small, started, workflow
 
-ROOT = Path(__file__).resolve().parents[1]
-COMFY = Path(os.environ["COMFYUI_PATH"])
-WORKFLOW = json.loads((ROOT / "workflows" / "circulation-basic.json").read_text())
 BASELINE, CIRCULATION = "circulation/baseline", "circulation/circulation"
 
 CONTROL = {"model": None, "alpha": 1.05, "beta": 3.0, "start_percent": 0.0, "end_percent": 1.0, "blocks": "all"}
@@ -31,73 +22,18 @@ CHOICES = {
     "rescale": ["value space", "input space (paper)", "off"],
 }
 
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]
-# What the front end itself logs as errors on a fresh start, with any pack or none.
-HARMLESS = [
-    r"404 .*/(favicon\.ico|user\.css|userdata\?dir=\w+.*|comfy\.templates\.json|templates/index\.json)$",  # none of them exists yet
-    r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
-    r"violates the following Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
-    r"^ComfyApp graph accessed before initialization",  # 1.49.6
-    r"^TypeError: .*reading 'id'.*\s+at onChange",  # 1.32.9, on the first setting that changes
-]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"demo_{name}", ROOT / "demo" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-demo = load("server")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
-    checkpoint.parent.mkdir(parents=True)
-    subprocess.run([sys.executable, ROOT / "demo" / "standin.py", COMFY, "sdxl", checkpoint], check=True)
-    # Without the prompt in the PNG, equal images are equal files.
-    with demo.Server(COMFY, base, arguments=["--disable-metadata"]) as server:
+    with started(tmp_path_factory.mktemp("comfyui")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def prompt(server):
     """The shipped workflow as the front end turns it into a prompt, made small."""
-    prompt = open_in_front_end(server, WORKFLOW)
-    for node in prompt.values():
-        if node["class_type"] == "EmptyLatentImage":
-            node["inputs"].update(width=128, height=128)
-        if node["class_type"] == "KSampler":
-            node["inputs"]["steps"] = 2
-    return prompt
-
-
-def open_in_front_end(server, workflow):
-    """Load a workflow in the front end and return its prompt. Fails on missing nodes and on errors in the console."""
-    server.post("/settings", {"Comfy.TutorialCompleted": True})
-    errors = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page()
-        page.on("console", lambda message: errors.append(f"{message.text} {message.location['url']}") if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(server.url)
-        page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
-        page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'circulation-basic')", workflow)
-        missing = page.evaluate("app.graph.nodes.filter(node => node.has_errors || !LiteGraph.registered_node_types[node.type]).map(node => node.type)")
-        page.wait_for_timeout(1000)
-        dialogs = page.locator("[role=dialog]").all_inner_texts()
-        prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
-        browser.close()
-    assert missing == [] and dialogs == []
-    assert [error for error in errors if not any(re.search(harmless, error) for harmless in HARMLESS)] == []
-    return prompt
+    with front_end(server) as page:
+        return small(open_workflow(page, workflow("circulation-basic")))
 
 
 def one(prompt, class_type):

@@ -1,0 +1,96 @@
+"""The real ComfyUI server with the pack in its custom_nodes, a stand-in for SDXL, and its real front end in Chromium."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+COMFY = Path(os.environ["COMFYUI_PATH"])
+
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]
+# What the front end itself logs as errors on a fresh start, with any pack or none.
+HARMLESS = [
+    r"404 .*/(favicon\.ico|user\.css|userdata\?dir=\w+.*|comfy\.templates\.json|templates/index\.json)$",  # none of them exists yet
+    r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
+    r"violates the (following|document's) Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
+    r"^Failed to fetch$",  # what comes of that in 1.49.6
+    r"/api/jobs\?|^\[Jobs API\]",  # 1.49.6 on an older ComfyUI, which has no such thing
+    r"^ComfyApp graph accessed before initialization",  # 1.49.6
+    r"^TypeError: .*reading 'id'.*\s+at onChange",  # 1.32.9, on the first setting that changes
+]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(f"demo_{name}", ROOT / "demo" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+demo = load("server")
+
+
+def workflow(name):
+    return json.loads((ROOT / "workflows" / f"{name}.json").read_text())
+
+
+def started(base, *arguments):
+    """A server to be entered, with a checkpoint that passes for SDXL."""
+    checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
+    checkpoint.parent.mkdir(parents=True)
+    subprocess.run([sys.executable, ROOT / "demo" / "standin.py", COMFY, "sdxl", checkpoint], check=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # steadier than all cores where other work runs too
+    # Without the prompt in the PNG, equal images are equal files.
+    return demo.Server(COMFY, base, arguments=["--disable-metadata", *arguments])
+
+
+@contextlib.contextmanager
+def front_end(server):
+    """A page with the front end ready. Fails at the end on errors in the console and on dialogs that opened."""
+    server.post("/settings", {"Comfy.TutorialCompleted": True})
+    errors = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=CHROMIUM_ARGUMENTS)
+        page = browser.new_page()
+        page.on("console", lambda message: errors.append(f"{message.text} {message.location['url']}") if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(server.url)
+        page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
+        yield page
+        dialogs = page.locator("[role=dialog]").all_inner_texts()
+        browser.close()
+    unexpected = [error for error in errors if not any(re.search(harmless, error) for harmless in HARMLESS)]
+    assert not dialogs and not unexpected, (dialogs, unexpected)
+
+
+def open_workflow(page, workflow):
+    """Load a workflow in the front end and return its prompt. Fails on missing nodes."""
+    page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow')", workflow)
+    missing = page.evaluate("app.graph.nodes.filter(node => node.has_errors || !LiteGraph.registered_node_types[node.type]).map(node => node.type)")
+    page.wait_for_timeout(1000)
+    assert not missing, missing
+    return prompt_of(page)
+
+
+def prompt_of(page):
+    return page.evaluate("async () => (await app.graphToPrompt()).output")
+
+
+def small(prompt, steps=2):
+    """The prompt with small images and few steps."""
+    for node in prompt.values():
+        if node["class_type"] == "EmptyLatentImage":
+            node["inputs"].update(width=128, height=128)
+        if node["class_type"] == "KSampler":
+            node["inputs"]["steps"] = steps
+    return prompt
