@@ -1,6 +1,8 @@
-"""A record in words."""
+"""A record in words, as Markdown."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
@@ -16,16 +18,27 @@ def _run(number: int, run: RunRecord) -> str:
     info, values = run.info, run.values
     evaluations, blocks, images = values.shape[1], values.shape[2], values.shape[4]
     measured = [name for b, name in enumerate(AXIS_BRANCHES) if values[:, :, :, b].isfinite().any()]
-    lines = [
+    paragraphs = [
         f"Run {number}{f' ({info.label})' if info.label else ''}: {info.family}, {info.sampler}, {info.steps} steps"
         + ("" if info.complete else ", stopped early"),
         f"Circulation: {'; '.join(info.rules) or 'none'}",
         f"Measured in {info.space}: {evaluations} model evaluations, {blocks} blocks, {images} images, "
         f"{' and '.join(measured) or 'no branch'}",
-        "",
-        "stage".ljust(12) + "".join(name.rjust(13) for name in MEASURES),
+        _table(run),
+        *info.notes,
     ]
-    for stage, positions in {**run.stages(), "all": list(range(blocks))}.items():
+    return "\n\n".join(paragraphs)
+
+
+def _table(run: RunRecord) -> str:
+    """Means by stage, in Markdown, aligned for those who read it as it is."""
+    values = run.values
+    lines = [_row("stage", MEASURES), _row("---", ["---:"] * len(MEASURES))]
+    for stage, positions in {**run.stages(), "all": list(range(values.shape[2]))}.items():
         means = values[:, :, positions].flatten(1).nanmean(dim=1) if values.numel() else torch.full((len(MEASURES),), torch.nan)
-        lines.append(stage.ljust(12) + "".join(f"{mean:.4g}".rjust(13) for mean in means.tolist()))
-    return "\n".join([*lines, *(["", *info.notes] if info.notes else [])])
+        lines.append(_row(stage, [f"{mean:.4g}" for mean in means.tolist()]))
+    return "\n".join(lines)
+
+
+def _row(name: str, cells: Sequence[str]) -> str:
+    return f"| {name:8} | {' | '.join(f'{cell:>11}' for cell in cells)} |"
