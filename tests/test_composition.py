@@ -161,8 +161,7 @@ def test_perturbed_attention_guidance_keeps_its_block_and_we_the_others(model, l
 
 
 def test_self_attention_guidance_keeps_its_block_and_we_the_others(model, log):
-    # large enough for the middle block to have a map worth blurring
-    both_together(model, sag, sag(written_out(model)), size=24)
+    both_together(model, sag, sag(written_out(model)))
     assert "calls at middle.0.0: another node replaces the self-attention there" in log.text
 
 

@@ -165,7 +165,8 @@ def growth(model, runs=200):
     return live_tensors() - tensors, process.memory_info().rss - memory
 
 
-def test_two_hundred_runs_leave_no_tensor_and_no_more_memory_than_without_us(model):
+def test_two_hundred_runs_leave_no_tensor_and_no_more_memory_than_without_us():
+    model = models.build("sd15", **models.ONE_LEVEL)
     patched = patch(patch(model, "CirculationAdaptive", alpha=1.5), alpha=1.3, rescale="input space (paper)", blocks="middle")
     growth(model, runs=20)
     control_tensors, control_memory = growth(model)

@@ -41,6 +41,9 @@ SDXL = dict(
     num_classes="sequential",
 )
 
+# for build(**ONE_LEVEL): four self-attentions instead of ten
+ONE_LEVEL = dict(channel_mult=[1], num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 1])
+
 # name: (ComfyUI's class, its configuration, width of the pooled text or None)
 CONFIGS = {
     "sd15": ("SD15", SD15, None),

@@ -1,0 +1,99 @@
+"""Beside ComfyUI's torch.compile node, with a compiler that counts its graphs and runs them as they are.
+
+The node in newer versions tells the compiler that nothing in transformer_options decides which
+compiled code is right, although our functions and the marks of our blocks travel there.
+"""
+
+import comfy_extras.nodes_torch_compile
+import pytest
+import torch
+from comfy.ldm.modules import attention
+from support import models, others
+from support.host import patch
+from support.sampling import sample
+
+ORDERS = ["compile first", "ours first"]
+CHANGED = dict(alpha=1.5)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return models.build("sd15", **models.ONE_LEVEL)
+
+
+class Compiler:
+    """Counts the graphs it is given. One object, as a user has one compiler: code is shared by compiler."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, inputs, **options):
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
+    torch._dynamo.reset()
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):  # instead of giving up compiling
+        yield Compiler()
+    torch._dynamo.reset()
+
+
+def compiled(model, compiler):
+    return others.execute(comfy_extras.nodes_torch_compile.TorchCompileModel, model, backend=compiler)
+
+
+def both(model, order, compiler, **inputs):
+    if order == "compile first":
+        return patch(compiled(model, compiler), **inputs)
+    return compiled(patch(model, **inputs), compiler)
+
+
+def run(model, **kwargs):
+    return sample(model, size=8, **kwargs)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_image_is_that_of_the_uncompiled_model(model, compiler, order):
+    assert torch.equal(run(both(model, order, compiler, **CHANGED)), run(patch(model, **CHANGED)))
+    assert compiler.graphs
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_new_settings_are_honoured_without_compiling_anew(model, compiler, order):
+    run(both(model, order, compiler, **CHANGED))
+    before = compiler.graphs
+    for inputs in (
+        dict(alpha=1.3),
+        dict(alpha=1.5, beta=1.0),
+        dict(alpha=1.5, branches="negative"),
+        dict(alpha=1.5, blocks="middle"),
+        dict(alpha=1.5, start_percent=0.5),
+        dict(alpha=1.5, rescale="input space (paper)"),
+    ):
+        assert torch.equal(run(both(model, order, compiler, **inputs)), run(patch(model, **inputs))), inputs
+    assert compiler.graphs == before
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_nothing_is_compiled_per_step_or_per_run(model, compiler, order):
+    patched = both(model, order, compiler, alpha=1.5, start_percent=0.3, end_percent=0.7)
+    run(patched, steps=2)
+    counts = []
+    for steps in (3, 6, 6, 6):  # 0.3.75 compiles once more when the number of steps first changes, also without us
+        run(patched, steps=steps)
+        counts.append(compiler.graphs)
+    assert len(set(counts)) == 1
+
+
+def test_a_model_compiled_and_run_without_us_is_circulated_when_we_come(model, compiler):
+    """And is untouched when we go: baseline and Circulation side by side behind one loader."""
+    plain, patched = run(model), run(patch(model, **CHANGED))
+    shared = compiled(model, compiler)
+    assert torch.equal(run(shared), plain)
+    assert torch.equal(run(patch(shared, **CHANGED)), patched)
+    assert torch.equal(run(shared), plain)
+    assert torch.equal(run(compiled(patch(model, **CHANGED), compiler)), patched)
+    assert torch.equal(run(patch(shared, alpha=1.0)), plain)
