@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io, ui
@@ -75,7 +76,7 @@ class StabilityProbe(io.ComfyNode):
         check_word("measure_in", measure_in, (VALUE_SPACE, INPUT_SPACE))
         check_word("branches", branches, BRANCHES)
         chosen = Selection.parse(blocks).of(families.blocks(model))
-        live = LiveRecord()
+        live = LiveRecord(cls.hidden.unique_id)
         probe = Probe(measure_in, every_n_steps, chosen, branches, label, live, teller(cls.hidden.unique_id))
         return io.NodeOutput(add(model, probe), live)
 
@@ -128,7 +129,13 @@ class StabilityReadout(io.ComfyNode):
     def execute(cls, stability, plot, measure, after=None, run=0):
         check_word("plot", plot, (SHEET, CURVES, HEAT_MAP, IMAGES))
         check_word("measure", measure, MEASURES)
-        record = _finished(stability, _upstream(cls.hidden.prompt, cls.hidden.unique_id))
+        sampled_by = _upstream(cls.hidden.prompt, cls.hidden.unique_id)
+        if sampled_by is None and isinstance(stability, LiveRecord) and _in_use(cls.hidden.prompt, stability.probe):
+            raise ValueError(
+                "Connect the latent of the sampler that uses the probe's model, or the image made of it, to 'after'. "
+                "Without it this node may run before the sampler, and would show an earlier run."
+            )
+        record = _finished(stability, sampled_by)
         if run > len(record.runs):
             raise ValueError(f"run is {run}, but the model was sampled {len(record.runs)} times.")
         chosen = record.runs[run - 1]
@@ -189,7 +196,7 @@ class SaveStability(io.ComfyNode):
                 io.String.Input(
                     "filename_prefix",
                     default="stability/record",
-                    tooltip="As in Save Image: folders and %date% marks work, a counter is added.",
+                    tooltip="As in Save Image: folders and marks such as %year%, %month% and %day% work, a counter is added.",
                 ),
             ],
             outputs=[],
@@ -199,9 +206,10 @@ class SaveStability(io.ComfyNode):
     def execute(cls, stability, filename_prefix):
         if isinstance(stability, LiveRecord):
             raise ValueError("A probe's record is empty until its model was sampled. Connect the stability output of a Stability Readout.")
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
-            filename_prefix, folder_paths.get_output_directory()
-        )
+        output = folder_paths.get_output_directory()
+        if not _inside(filename_prefix, output):
+            raise ValueError(f"filename_prefix '{filename_prefix}' leads out of the output folder.")
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
         file = f"{name}_{counter:05}_.safetensors"
         records.save(_finished(stability, None), os.path.join(folder, file))
         return io.NodeOutput(ui={"text": [f"Saved {os.path.join(subfolder, file)}"]})
@@ -237,10 +245,15 @@ class LoadStability(io.ComfyNode):
 def _existing(file: str) -> str:
     """The path of a file in the input or else the output folder, and of none outside them."""
     for folder in (folder_paths.get_input_directory(), folder_paths.get_output_directory()):
-        path = os.path.realpath(os.path.join(folder, file))
-        if os.path.commonpath((path, os.path.realpath(folder))) == os.path.realpath(folder) and os.path.isfile(path):
+        path = os.path.join(folder, file)
+        if _inside(file, folder) and os.path.isfile(path):
             return path
     raise ValueError(f"There is no file '{file}' in the input or the output folder.")
+
+
+def _inside(path: str, folder: str) -> bool:
+    """Whether a path that starts at a folder stays in it, also where links lead."""
+    return Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
 
 
 def _finished(stability: Record | LiveRecord, nodes: set[str] | None) -> Record:
@@ -251,6 +264,11 @@ def _finished(stability: Record | LiveRecord, nodes: set[str] | None) -> Record:
             "made of it, to 'after' so that this node runs after it. If the sampler was not run again, change its seed."
         )
     return record
+
+
+def _in_use(prompt: dict, probe: str | None) -> bool:
+    """Whether a node of the prompt takes the probe's model."""
+    return any([probe, 0] in node["inputs"].values() for node in prompt.values())
 
 
 def _upstream(prompt: dict, node: str) -> set[str] | None:

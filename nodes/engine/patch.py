@@ -8,6 +8,7 @@ Starting late also puts us on top of whatever other nodes installed, before or a
 
 from __future__ import annotations
 
+import re
 import sys
 
 import torch
@@ -76,9 +77,14 @@ def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool
         rules=tuple(map(str, run.plan.rules)),
         notes=(*run.declined(), *left_out),
         complete=complete,
-        node=context and context.node_id,
+        node=context and _of_the_graph(context.node_id),
         prompt=context and context.prompt_id,
     )
+
+
+def _of_the_graph(node: str) -> str:
+    """The node that the user sees: what a node expands into has ids such as "7.0.0.2", where 7 is that node's."""
+    return re.split(r"\.\d+\.\d+\.", node)[0]
 
 
 def _install(run: Run, guider) -> None:

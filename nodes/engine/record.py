@@ -79,6 +79,7 @@ class Record:
 class LiveRecord:
     """What a probe hands on while its model has yet to be sampled. Filled when it is."""
 
+    probe: str | None = None  # its node
     _runs: list[RunRecord] = field(default_factory=list)
 
     def add(self, run: RunRecord) -> None:
