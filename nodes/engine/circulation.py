@@ -98,11 +98,13 @@ def circulate(
     (B, H, L, L)) are read in input space only. The result has the dtype of `plain`.
     """
     alpha, beta = circulation.alpha, circulation.beta
+    q_alpha = torch.cat((q, k), dim=-1)
     if circulation.adaptive is not None:
-        alpha, beta = adapt(alpha, beta, symmetry_index(q, k), circulation.adaptive)
+        alpha, beta = adapt(alpha, beta, symmetry_index(gram(q_alpha)), circulation.adaptive)
 
-    q_alpha, k_alpha, v_alpha = double_heads(q, k, v, alpha)
-    skewed = attend(q_alpha, k_alpha, v_alpha)[..., : v.shape[-1]]
+    k_alpha = skewed_keys(q, k, alpha)
+    # Zeros behind v, because few backends take values narrower than the keys.
+    skewed = attend(q_alpha, k_alpha, F.pad(v, (0, v.shape[-1])))[..., : v.shape[-1]]
     new = blend(plain, skewed, beta)
     rho = None
     if circulation.rescale == VALUE_SPACE:
@@ -115,19 +117,18 @@ def circulate(
     return Circulated(new, q_alpha, k_alpha, beta, rho)
 
 
-def double_heads(q: Tensor, k: Tensor, v: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Heads of size 2d whose ordinary attention is softmax(M_α) v, so that no L×L matrix is written.
+def skewed_keys(q: Tensor, k: Tensor, alpha: float | Tensor) -> Tensor:
+    """√2 [c₁ k ; c₂ q], the keys that make ordinary attention of heads of size 2d skewed, (B, H, L, 2d).
 
-    [q ; k]·√2 [c₁ k ; c₂ q] / √(2d) = (c₁ q·k + c₂ k·q) / √d. q' stays exact and k' is rounded
-    once. v is padded with zeros because few backends take values narrower than the keys.
-    `alpha` is a number, or a float32 tensor broadcastable to (B, H, 1, 1). Returns three (B, H, L, 2d).
+    With q' = [q ; k]: q'·k' / √(2d) = (c₁ q·k + c₂ k·q) / √d, one entry of M_α, and no L×L matrix is
+    written. q' stays exact and k' is rounded once. `alpha` is a number, or a float32 tensor
+    broadcastable to (B, H, 1, 1).
     """
     d = q.shape[-1]
-    q_alpha = torch.cat((q, k), dim=-1)
-    k_alpha = torch.empty_like(q_alpha)
-    torch.mul(k, (1 + alpha) / math.sqrt(2), out=k_alpha[..., :d])
-    torch.mul(q, (1 - alpha) / math.sqrt(2), out=k_alpha[..., d:])
-    return q_alpha, k_alpha, F.pad(v, (0, d))
+    keys = torch.empty(*k.shape[:-1], 2 * d, dtype=k.dtype, device=k.device)
+    torch.mul(k, (1 + alpha) / math.sqrt(2), out=keys[..., :d])
+    torch.mul(q, (1 - alpha) / math.sqrt(2), out=keys[..., d:])
+    return keys
 
 
 def blend(plain: Tensor, skewed: Tensor, beta: float | Tensor) -> Tensor:
@@ -171,16 +172,21 @@ def of_head(value: float | Tensor, head: int) -> float | Tensor:
     return value[:, head : head + 1] if isinstance(value, Tensor) and value.shape[1] > 1 else value
 
 
-def symmetry_index(q: Tensor, k: Tensor) -> Tensor:
-    """η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) in [−1, 1], (B, H), float32.
+def gram(pair: Tensor) -> Tensor:
+    """[q ; k]ᵀ [q ; k], (B, H, 2d, 2d), float32 or wider: qᵀq, qᵀk and kᵀk in one product."""
+    pair = pair if pair.dtype == torch.float64 else pair.float()
+    return pair.mT @ pair
 
-    1 is a symmetric M, −1 a skew one. Uncentred. From ‖M_sym‖² − ‖M_skew‖² = tr(M²) and
-    ‖M_sym‖² + ‖M_skew‖² = ‖M‖²: three d×d products instead of an L×L matrix.
+
+def symmetry_index(gram: Tensor) -> Tensor:
+    """η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) in [−1, 1], (B, H), from `gram`.
+
+    1 is a symmetric M, −1 a skew one; centred if q and k were. ‖M_sym‖² − ‖M_skew‖² = tr(M²) =
+    tr((kᵀq)²) and ‖M_sym‖² + ‖M_skew‖² = ‖M‖² = tr((qᵀq)(kᵀk)).
     """
-    q, k = q.float(), k.float()
-    kq = k.mT @ q
+    (qq, _), (kq, kk) = (rows.chunk(2, dim=-1) for rows in gram.chunk(2, dim=-2))
     trace = (kq * kq.mT).sum((-2, -1))
-    total = ((q.mT @ q) * (k.mT @ k)).sum((-2, -1))
+    total = (qq * kk).sum((-2, -1))
     return (trace / total.clamp_min(torch.finfo(torch.float32).tiny)).clamp(-1, 1)
 
 

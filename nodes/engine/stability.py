@@ -9,7 +9,8 @@ tokens and scaled to ‖s‖ = 1, and q, k centred over tokens, without 1/√d, 
     alignment                cos(s, h) = −2E / ‖h‖           1 is settled
     symmetry index η         (‖M_sym‖² − ‖M_skew‖²) / ‖M‖²   1 symmetric, −1 skew; centred here
 
-No L×L and no C×C matrix: four products of L·d·D for D channels. Centring removes biases of q and k.
+No L×L and no C×C matrix: with q and k side by side, two products of L·2d·D for D channels give u, w
+and h. Centring removes biases of q and k.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .circulation import symmetry_index
+from .circulation import gram, symmetry_index
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 
@@ -32,20 +33,19 @@ def centred(t: Tensor) -> Tensor:
     return t - t.mean(dim=-2, keepdim=True)
 
 
-def stability(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def stability(pair: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(E, r, alignment) of every channel, each (B, H, D).
 
-    q and k are centred, (B, H, L, d); the retrieval, as it came, is (B, H, L, D).
+    `pair` is [q ; k], centred, (B, H, L, 2d); the retrieval, as it came, is (B, H, L, D).
     """
     s = centred(retrieval)
-    length = torch.linalg.vector_norm(s, dim=-2, keepdim=True).clamp_min(_TINY)
-    # u, w and h are linear in s, so its length is divided out of the results and not of s itself
-    u, w = k.mT @ s, q.mT @ s
-    h = (q @ u).add_(k @ w)  # 2 ‖s‖ M_sym s/‖s‖
-    energy = (u * w).sum(dim=-2) / length.squeeze(-2).square() * -0.5
-    unstable = (s * h).lt(0).to(s.dtype).mean(dim=-2)
-    field = torch.linalg.vector_norm(h, dim=-2).clamp_min(_TINY) / (2 * length.squeeze(-2))
-    return energy, unstable, (-2 * energy / field).clamp(-1, 1)
+    w, u = (pair.mT @ s).chunk(2, dim=-2)
+    h = pair @ torch.cat((u, w), dim=-2)  # q u + k w
+    # All of these are linear in s, whose length is divided out of the results and not of s itself, and h is doubled.
+    length, field = (t.square().sum(dim=-2).clamp_min(_TINY).sqrt() for t in (s, h))
+    product = (u * w).sum(dim=-2)
+    unstable = -s.mul_(h).sign_().clamp_(max=0).mean(dim=-2)
+    return -product / (2 * length.square()), unstable, (2 * product / (field * length)).clamp(-1, 1)
 
 
 def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
@@ -54,13 +54,13 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     q, k (B, H, L, d) as they came, not centred; `retrieved` is what the heads retrieved, all at once
     or some heads at a time, each (B, heads, L, D).
     """
-    q, k = centred(q), centred(k)
-    eta = symmetry_index(q, k)
+    pair = torch.cat((centred(q), centred(k)), dim=-1)
+    eta = symmetry_index(gram(pair))
     parts, done = [], 0
     for retrieval in retrieved:
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        parts.append(torch.stack([m.mean(dim=-1) for m in stability(q[:, heads], k[:, heads], retrieval)]))
+        parts.append(torch.stack([m.mean(dim=-1) for m in stability(pair[:, heads], retrieval)]))
     of_heads = torch.cat((torch.cat(parts, dim=2), torch.stack((eta, skew_ratio(eta)))))
     return of_heads.mean(dim=2)
 
