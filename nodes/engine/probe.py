@@ -49,7 +49,7 @@ class Observer:
         self._sigmas: list[float] = []
         self._steps: list[float] = []
         self._evaluations: list[Tensor] = []
-        self._last_told: int | None = None
+        self._told: set[int] = set()
         self.left_out: dict[str, int] = {}
 
     def begin_evaluation(self, sigma: float) -> None:
@@ -111,8 +111,8 @@ class Observer:
         self._evaluations.append(values)
         self._sigmas.append(sigma)
         self._steps.append(step)
-        if math.floor(step) != self._last_told:
-            self._last_told = math.floor(step)
+        if math.floor(step) not in self._told:
+            self._told.add(math.floor(step))
             self.probe.tell(self._event(values, step, sigma))
 
     def _event(self, values: Tensor, step: float, sigma: float) -> dict:
