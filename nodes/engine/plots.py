@@ -173,7 +173,7 @@ def _limits(values: numpy.ndarray) -> tuple[float, float]:
 
 
 def _mean(values: Tensor | numpy.ndarray, axes: tuple[int, ...]) -> numpy.ndarray:
-    with warnings.catch_warnings():  # the mean of nothing is NaN, which is what is meant
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         return numpy.nanmean(numpy.asarray(values, dtype=numpy.float64), axis=axes)
 
@@ -198,9 +198,9 @@ def _render(rows: int, columns: int, height: float, title: str, draw: Callable) 
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    draw(figure.subplots(rows, columns, squeeze=False).flatten())
     figure.suptitle(title, fontsize=10, wrap=True)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings():  # the mean of nothing is NaN, which is what is meant
         warnings.simplefilter("ignore", RuntimeWarning)
+        draw(figure.subplots(rows, columns, squeeze=False).flatten())
         canvas.draw()
     return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float() / 255
