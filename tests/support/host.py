@@ -43,5 +43,5 @@ def patch(model, node_id="CirculationControl", **inputs):
 def probe(model, **inputs):
     """The MODEL and the live record that a Stability Probe makes of `model`."""
     values = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", **inputs}
-    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"unique_id": "1"})
+    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"UNIQUE_ID": "1"})
     return cls.execute(model, **values).result
