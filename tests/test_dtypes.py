@@ -24,9 +24,9 @@ def backend(name):
     return getattr(attention, f"attention_{name}")
 
 
-def written_out(q, k, v, x, heads, dtype, space="value space"):
+def written_out(q, k, v, x, heads, dtype, space="value space", alpha=ALPHA):
     q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return dense.circulation(q, k, v, ALPHA, BETA, space, x.to(dtype)).transpose(1, 2).flatten(-2)
+    return dense.circulation(q, k, v, alpha, BETA, space, x.to(dtype)).transpose(1, 2).flatten(-2)
 
 
 def error(out, exact):
@@ -44,6 +44,15 @@ def test_rounding_is_at_most_twice_that_of_the_plain_formula(dtype, name, space)
         out = calls.Site(rescale=space)(backend(name), *tensors, heads=heads)
         assert out.dtype == dtype
         assert error(out, exact) <= 2 * plainly
+
+
+def test_values_whose_norm_overflows_float16_are_rescaled_all_the_same():
+    q, k, v, x, heads = calls.inputs(tokens=64, head_dim=64, dtype=torch.float16)
+    v = (1.5e4 * v).clamp(-3e4, 3e4)
+    out = calls.Site(alpha=1.05)(backend("pytorch"), q, k, v, x, heads=heads)
+    exact = written_out(q, k, v, x, heads, torch.float64, alpha=1.05)
+    assert exact.unflatten(-1, (heads, -1)).norm(dim=-1).max() > torch.finfo(torch.float16).max
+    assert error(out, exact) < 2e-3
 
 
 @pytest.mark.parametrize("name", ["sub_quad", "split", "basic"])
