@@ -258,7 +258,9 @@ def test_two_samplers_on_one_model_have_each_its_readout(server):
 
 def test_like_probes_on_two_branches_have_each_its_record(server):
     nodes = dict(one=probe("branches"), two=probe("branches"), first=sampler(1, "one"), second=sampler(2, "two"))
-    outputs = run(server, **nodes, **readout("first", "one", "of one"), **readout("second", "two", "of two"))
+    messages = heard(server, {**MODEL, **nodes, **readout("first", "one", "of one"), **readout("second", "two", "of two")})
+    assert [event["node"] for event in stability(messages)] == ["one", "one", "two", "two"]
+    outputs = outputs_in(messages)
     for name, seed in (("of one", 1), ("of two", 2)):
         assert values(table(outputs, name)) == measured_alone(server, f"{name}, branch alone", seed)
 
@@ -294,8 +296,9 @@ def test_a_sampler_that_another_node_expands_into_counts_as_that_node(server):
 
 def test_colons_in_ids_are_ids_in_subgraphs(server):
     nodes = {"10:1": probe("colons"), "10:2": sampler(1, "10:1"), "11:3:4": sampler(2, "10:1")}
-    outputs = run(server, **nodes, **readout("10:2", "10:1", "12:5"))
-    assert values(table(outputs, "12:5")) == measured_alone(server, "no colons", 1)
+    outputs = run(server, **nodes, **readout("10:2", "10:1", "12:5"), **readout("11:3:4", "10:1", "6"))
+    for name, seed in (("12:5", 1), ("6", 2)):
+        assert values(table(outputs, name)) == measured_alone(server, f"no colons {seed}", seed)
 
 
 def test_after_takes_and_passes_on_a_latent_or_an_image(server):
@@ -350,15 +353,13 @@ def test_records_come_back_from_files_and_can_be_compared(server):
 
 
 def test_a_file_that_changed_is_read_again_and_the_input_folder_comes_first(server):
-    (server.base / "input" / "mine").mkdir()
-    tables = []
-    for seed in (1, 2):
-        note, measured = saved(server, "overwritten", f"changing{seed}", seed)
-        shutil.copy(server.base / "output" / note.removeprefix("Saved "), server.base / "input" / "mine" / "record.safetensors")
-        outputs = run(server, load=loaded("mine/record.safetensors"), **readout(None, ["load", 0]))
-        tables.append(table(outputs))
-        assert tables[-1] == measured
-    assert tables[0] != tables[1]
+    mine = server.base / "input" / "mine"
+    mine.mkdir()
+    records = [saved(server, "overwritten", "mine/record", seed) for seed in (1, 2)]
+    for note, measured in reversed(records):
+        shutil.copy(server.base / "output" / note.removeprefix("Saved "), mine / "record_00001_.safetensors")
+        outputs = run(server, load=loaded("mine/record_00001_.safetensors"), **readout(None, ["load", 0]))
+        assert table(outputs) == measured
 
 
 @pytest.fixture(scope="module")
