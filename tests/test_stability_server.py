@@ -259,7 +259,8 @@ def test_two_samplers_on_one_model_have_each_its_readout(server):
 def test_like_probes_on_two_branches_have_each_its_record(server):
     nodes = dict(one=probe("branches"), two=probe("branches"), first=sampler(1, "one"), second=sampler(2, "two"))
     messages = heard(server, {**MODEL, **nodes, **readout("first", "one", "of one"), **readout("second", "two", "of two")})
-    assert [event["node"] for event in stability(messages)] == ["one", "one", "two", "two"]
+    told = [event["node"] for event in stability(messages)]
+    assert told in (["one", "one", "two", "two"], ["two", "two", "one", "one"])  # which comes first, ComfyUI leaves open
     outputs = outputs_in(messages)
     for name, seed in (("of one", 1), ("of two", 2)):
         assert values(table(outputs, name)) == measured_alone(server, f"{name}, branch alone", seed)
