@@ -238,8 +238,7 @@ class LoadStability(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file):
-        with open(_existing(file), "rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else hashlib.sha256(content.read()).hexdigest()
+        return hashlib.sha256(Path(_existing(file)).read_bytes()).hexdigest()
 
 
 def _existing(file: str) -> str:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from support.host import patch
 from support.models import build, conditioning
+from support.recorder import KEY
 from support.sampling import sample
 
-KEY = "optimized_attention_override"
 RANGES = [(0.0, 0.4), (0.3, 0.7), (0.55, 1.0), (0.0, 1.0), (1 / 3, 1 / 3), (2 / 3, 1.0)]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
-from .record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, stack
+from .record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
 from .rule import BOTH, NEGATIVE
 from .stability import MEASURES
 
@@ -79,7 +79,7 @@ class Observer:
         elif self._values.shape[-1] != images:
             self._leave_out("calls on another number of images")
             return
-        for position in sorted(range(len(chunks)), reverse=True):  # ComfyUI runs a branch's prompts last to first
+        for position in reversed(range(len(chunks))):  # ComfyUI runs a branch's prompts last to first
             branch, prompt = chunks[position]
             if self.probe.branches not in (BOTH, branch):
                 continue
@@ -117,9 +117,7 @@ class Observer:
 
     def _event(self, values: Tensor, step: float, sigma: float) -> dict:
         """Means by stage over blocks, branches and images; None for what is not a number."""
-        stages: dict[str, list[int]] = {}
-        for position, block in enumerate(self.probe.blocks):
-            stages.setdefault(block.stage, []).append(position)
+        stages = by_stage(block.stage for block in self.probe.blocks)
         means = {stage: values[:, positions].flatten(1).nanmean(dim=1).tolist() for stage, positions in stages.items()}
         return {
             "step": math.floor(step) + 1,

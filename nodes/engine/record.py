@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -59,10 +59,7 @@ class RunRecord:
 
     def stages(self) -> dict[str, list[int]]:
         """Positions on the block axis by stage, in execution order."""
-        found: dict[str, list[int]] = {}
-        for position, block in enumerate(self.info.blocks):
-            found.setdefault(block.partition(".")[0], []).append(position)
-        return found
+        return by_stage(block.partition(".")[0] for block in self.info.blocks)
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,14 @@ class LiveRecord:
     def of(self, nodes: set[str] | None) -> Record:
         """The runs made by these nodes; by any where None."""
         return Record(tuple(run for run in self._runs if nodes is None or run.info.node in nodes))
+
+
+def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
+    """Positions of each stage in a list of blocks' stages."""
+    found: dict[str, list[int]] = {}
+    for position, stage in enumerate(stages):
+        found.setdefault(stage, []).append(position)
+    return found
 
 
 def rows(record: Record) -> Iterator[tuple]:

@@ -7,9 +7,8 @@ import torch
 from comfy.ldm.modules import attention
 
 from .models import CONFIGS, fill
+from .recorder import KEY as OVERRIDE
 from .recorder import Seen
-
-OVERRIDE = "optimized_attention_override"
 
 
 def execute(node, *args, **kwargs):
