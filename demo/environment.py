@@ -53,7 +53,7 @@ class Environment:
         os.execve(command[0], command, variables)
 
 
-def prepare(extra_requirements=()) -> Environment:
+def prepare(extra_requirements=(), what_for="the tools of the tests") -> Environment:
     """Make or complete the environment. Takes a moment when there is nothing to do."""
     if sys.version_info < (3, 10):
         sys.exit("Python 3.10 or newer is needed; this is Python " + sys.version.split()[0] + ".")
@@ -64,7 +64,7 @@ def prepare(extra_requirements=()) -> Environment:
     torch = TORCH if comfy == DOWNLOADED else TORCH_WITH_AUDIO
     install(python, "PyTorch (several GB the first time)", torch)
     install(python, "ComfyUI's requirements", [*torch, *comfyui_requirements(comfy), "requests", *lines(ROOT / "requirements.txt")])
-    install(python, "the tools of the tests", list(extra_requirements))
+    install(python, what_for, list(extra_requirements))
     return Environment(python, comfy)
 
 

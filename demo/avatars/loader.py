@@ -1,0 +1,34 @@
+"""From the file to what ComfyUI samples with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import torch
+from safetensors import safe_open
+
+from . import unet, vae
+from .factors import FACTORS
+from .text import FactorEncoder
+
+FILE = Path(__file__).resolve().parent.parent / "model" / "avatars.safetensors"
+PREFIX = "model.diffusion_model."
+
+
+def load(path: Path = FILE) -> tuple[comfy.model_patcher.ModelPatcher, FactorEncoder, comfy.sd.VAE]:
+    """Raises FileNotFoundError where the file is missing."""
+    with safe_open(path, "pt") as file:
+        weights = {key: file.get_tensor(key) for key in file.keys()}
+        scale = float(file.metadata()["scale"])
+    model = unet.build(torch.float32)
+    model.diffusion_model.load_state_dict({k.removeprefix(PREFIX): w for k, w in weights.items() if k.startswith(PREFIX)})
+    patcher = comfy.model_patcher.ModelPatcher(
+        model.eval().requires_grad_(False),
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
+    text = FactorEncoder([weights[f"factors.{factor.name}"] for factor in FACTORS])
+    return patcher, text, comfy.sd.VAE(sd=vae.state_dict(scale))

@@ -1,0 +1,151 @@
+"""From images to tables: every number of EVIDENCE.md is in a CSV that is written here."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy
+from scipy.stats import rankdata, spearmanr
+
+from data import CONTROLS, OTHER_REAL, avatars, file_of
+from judge import SPACES, Judge, Row, controls
+from metrics import halves
+from plan import BASELINE, PER_PROMPT, RESAMPLES, Setting, Size
+
+Array = numpy.ndarray
+Z = 1.96  # standard errors to either side of a 95 % interval
+STAGES = ("input", "middle", "output", "all")
+STABILITY = ("−E", "r", "Align")
+OUTCOMES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("realism", "spread") for s in SPACES))
+CHANGES = ("image change", "mixture index", "prompt recognised", "realism, classifier", "realism, pixels")
+
+
+def write(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([f"{value:.5g}" if isinstance(value, float) else value for value in row] for row in rows)
+
+
+def evaluate(size: Size, folder: Path, results: Path) -> None:
+    judge = Judge()
+    held_out = avatars("held_out")
+    rows = {setting: load(judge, folder, size, setting) for setting in size.settings}
+    baseline = rows[BASELINE]
+    main = [setting for setting in size.settings if setting.main]
+    cohorts = {"main": (main, len(baseline.images))}
+    if rest := [setting for setting in size.settings if not setting.main]:
+        cohorts["rest"] = ([BASELINE, *rest], size.prompts * PER_PROMPT)
+    measured = []
+    for cohort, (settings, count) in cohorts.items():
+        other = held_out[OTHER_REAL][slice(count)]
+        real = Row(judge, "held-out real against held-out real", other.images, other.factors, per_prompt=1)
+        measured += compare(cohort, [real, *controls(judge, held_out[CONTROLS], count)], None)
+        measured += compare(cohort, [rows[setting].first(count) for setting in settings], baseline.first(count))
+    columns = ("cohort", "setting", "images", "measure", "value", "error", "difference", "difference error")
+    write(results / "measures.csv", columns, measured)
+    write(results / "sets.csv", ("setting", "seed set", "measure", "difference"), by_set(size, rows))
+    write(results / "images.csv", *of_images(size, rows))
+    with numpy.load(file_of(folder, BASELINE, 0)) as arrays:
+        assert arrays["stability"].shape[1:3] == (len(STABILITY), len(STAGES))
+    stability = numpy.concatenate([numpy.load(file_of(folder, BASELINE, s))["stability"] for s in range(size.sets)], axis=-1)
+    stability = stability * numpy.array([-1, 1, 1])[None, :, None, None]
+    write(results / "correlations.csv", ("space", "stability", "stage", "outcome", "rho", "error"), correlations(stability, baseline))
+    write(results / "regimes.csv", ("setting", "tenth by", "tenth", "images", "change of", "value", "error"), regimes(stability, rows, main))
+    write(results / "prediction.csv", ("setting", "step", "sigma", "change"), prediction(folder))
+
+
+def load(judge: Judge, folder: Path, size: Size, setting: Setting) -> Row:
+    def arrays(of: Setting, key: str) -> Array:
+        return numpy.concatenate([numpy.load(file_of(folder, of, seed_set))[key] for seed_set in range(size.sets_of(of))])
+
+    images, own = arrays(setting, "images"), None
+    if setting != BASELINE:
+        own = arrays(BASELINE, "images")[: len(images)]
+    return Row(judge, setting.name, images, arrays(setting, "factors"), own)
+
+
+def compare(cohort: str, rows: list[Row], baseline: Row | None) -> list[tuple]:
+    """Each measure of each row with its standard error, and the same of its difference from the baseline's on the same prompts."""
+    found, own = [], None
+    for row in ([baseline] if baseline else []) + [row for row in rows if baseline is None or row.name != baseline.name]:
+        drawn = row.draws(halves(len(row.images) // row.per_prompt, row.per_prompt, RESAMPLES))
+        values = row.measures()
+        if row is baseline:
+            own = values, drawn
+        for name, value in values.items():
+            difference = ("", "")
+            if own and row is not baseline and name in own[0]:
+                difference = (value - own[0][name], float((drawn[name] - own[1][name]).std(ddof=1)))
+            found.append((cohort, row.name, len(row.images), name, value, float(drawn[name].std(ddof=1)), *difference))
+    return found
+
+
+def by_set(size: Size, rows: dict[Setting, Row]) -> list[tuple]:
+    """Differences of main settings from the baseline in each set of seeds alone."""
+    count, found = size.main_prompts * PER_PROMPT, []
+    for seed_set in range(size.sets):
+        chosen = numpy.arange(seed_set * count, (seed_set + 1) * count)
+        own = rows[BASELINE].measures(chosen)
+        for setting, row in rows.items():
+            if setting.main and setting != BASELINE:
+                values = row.measures(chosen)
+                found += [(setting.name, seed_set + 1, name, values[name] - value) for name, value in own.items()]
+    return found
+
+
+def of_images(size: Size, rows: dict[Setting, Row]) -> tuple[tuple[str, ...], list[tuple]]:
+    names = sorted({name for row in rows.values() for name in row.of_images})
+    found = []
+    for setting, row in rows.items():
+        per_set = len(row.images) // size.sets_of(setting)
+        for image in range(len(row.images)):
+            seed_set, within = divmod(image, per_set)
+            values = (round(float(row.of_images[name][image]), 4) if name in row.of_images else "" for name in names)
+            found.append((setting.name, seed_set + 1, within // PER_PROMPT + 1, within % PER_PROMPT + 1, *map(str, values)))
+    return ("setting", "seed set", "prompt", "image", *names), found
+
+
+def correlations(stability: Array, baseline: Row) -> list[tuple]:
+    """The paper's Table 1: Spearman's rho over the baseline's images, with its standard error over halves of the prompts."""
+    chosen, found = halves(len(baseline.images) // PER_PROMPT, PER_PROMPT, RESAMPLES), []
+    for s, space in enumerate(("value space", "input space")):
+        for m, measure in enumerate(STABILITY):
+            for g, stage in enumerate(STAGES):
+                for outcome in OUTCOMES:
+                    x, y = stability[s, m, g], baseline.of_images[outcome]
+                    if numpy.ptp(x) == 0 or numpy.ptp(y) == 0:
+                        continue
+                    error = numpy.std([spearmanr(x[half], y[half]).statistic for half in chosen], ddof=1)
+                    found.append((space, measure, stage, outcome, float(spearmanr(x, y).statistic), float(error)))
+    return found
+
+
+def regimes(stability: Array, rows: dict[Setting, Row], main: list[Setting]) -> list[tuple]:
+    """What each setting does to the least and to the most stable tenth of the baseline's images, by all blocks in value space."""
+    baseline, found = rows[BASELINE], []
+    energy, instability, align = stability[0, :, -1]
+    ranks = {"−E": rankdata(energy), "r": rankdata(-instability), "Align": rankdata(align)}
+    for setting in main:
+        if setting == BASELINE:
+            continue
+        changed, before = rows[setting].of_images, baseline.of_images
+        for name, rank in ranks.items():
+            order = numpy.argsort(rank, kind="stable")
+            tenth = max(2, len(order) // 10)
+            for which, chosen in (("least stable", order[:tenth]), ("most stable", order[-tenth:])):
+                for outcome in CHANGES:
+                    moved = changed[outcome][chosen] - (0 if outcome == "image change" else before[outcome][chosen])
+                    error = float(moved.std(ddof=1) / numpy.sqrt(tenth))
+                    found.append((setting.name, name, which, tenth, outcome, float(moved.mean()), error))
+    return found
+
+
+def prediction(folder: Path) -> list[tuple]:
+    with numpy.load(folder / "prediction.npz") as arrays:
+        return [
+            (str(setting), step + 1, float(sigma), float(change.mean()))
+            for setting, changes in zip(arrays["settings"], arrays["changes"])
+            for step, (sigma, change) in enumerate(zip(arrays["sigmas"], changes))
+        ]

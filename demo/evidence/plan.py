@@ -1,0 +1,112 @@
+"""What is asked, of how many images, and with which measures. Written down before any result was looked at.
+
+Questions
+  1. Does Circulation move fidelity and diversity, in which direction on each side of alpha 1, and by more than chance?
+  2. Which settings of strength, rule, rescale space, depth and time move them, and which leave them alone?
+  3. What else changes: the noise prediction itself, colours, obedience to the prompt?
+  4. Do images whose attention is more stable have more fidelity and less diversity (the paper's Table 1)?
+  5. Does Circulation act more on the least stable tenth of the baselines than on the most stable one?
+
+Measures, in two feature spaces (a factor classifier's last layer and the pixels themselves, both as 32 principal components of
+held-out real images)
+  fidelity   precision, density, FID; in the classifier's eyes: share of prompted factors recognised, mixture index;
+             palette validity
+  diversity  recall, coverage, Vendi score; mean distance between images of one prompt
+  memory     distance to the nearest training image
+
+A difference from the baseline counts as found where its 95 % interval, from resampling prompts, leaves out zero. With some forty
+settings and a dozen measures a few such differences are chance: what only one measure in one feature space shows is not called a finding.
+Precision and density reward averages of real images, so each table holds rows of controls that must look bad where it matters.
+
+Nothing here was changed after results were seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ALPHAS = (0.5, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.5)
+BETAS = (1.0, 3.0, 5.0)
+STEPS, CFG = 12, 2.0
+PER_PROMPT = 4  # images of each prompt
+NEIGHBOURS = 5
+COMPONENTS = 32
+REFERENCE = 2000  # held-out images that stand for the true distribution
+RESAMPLES = 200
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample. `node` None is the baseline."""
+
+    name: str
+    node: str | None = None
+    inputs: dict = field(default_factory=dict)
+    main: bool = False  # at the full size of the sample
+
+    @property
+    def group(self) -> str:
+        return self.name.split(":")[0]
+
+
+def static(alpha: float, beta: float, name: str = "", main: bool = False, **inputs) -> Setting:
+    label = f"{name or 'static'}: alpha {alpha:g}, beta {beta:g}"
+    return Setting(label, "CirculationControl", dict(alpha=alpha, beta=beta, **inputs), main)
+
+
+def adaptive(alpha: float, beta: float, main: bool = False, **inputs) -> Setting:
+    words = "".join(f", {key.replace('_', ' ')} {value}" for key, value in inputs.items())
+    return Setting(f"adaptive: alpha {alpha:g}, beta {beta:g}{words}", "CirculationAdaptive", dict(alpha=alpha, beta=beta, **inputs), main)
+
+
+BASELINE = Setting("baseline", main=True)
+MAIN = (
+    BASELINE,
+    *(static(alpha, beta, main=True) for alpha in (0.8, 0.95, 1.05, 1.2) for beta in (3.0, 5.0)),
+    adaptive(1.2, 5.0, main=True),
+)
+GRID = tuple(static(alpha, beta) for alpha in ALPHAS for beta in BETAS if not any(s.name == static(alpha, beta).name for s in MAIN))
+RULES = (
+    adaptive(0.8, 5.0),
+    adaptive(1.2, 5.0, adapt_beta=True),
+    adaptive(1.05, 3.0, formula="scale"),
+    *(static(alpha, 5.0, name="input space", rescale="input space (paper)") for alpha in (0.8, 1.2)),
+    *(static(alpha, 5.0, name="no rescale", rescale="off") for alpha in (0.8, 1.2)),
+)
+DEPTHS = {"early depth": "0%-33%", "middle depth": "34%-66%", "late depth": "67%-100%"}
+TIMES = {"early time": (0.0, 0.4), "late time": (0.4, 1.0)}
+PLACES = (
+    *(static(alpha, 5.0, name=name, blocks=blocks) for name, blocks in DEPTHS.items() for alpha in (0.8, 1.2)),
+    *(static(alpha, 5.0, name=name, start_percent=t[0], end_percent=t[1]) for name, t in TIMES.items() for alpha in (0.8, 1.2)),
+)
+# For question 3: where, and how far, the noise prediction itself moves at the baseline's own noisy images.
+PREDICTION = (
+    BASELINE,
+    *(static(alpha, 5.0, name=name, blocks=blocks) for name, blocks in {"all": "all", **DEPTHS}.items() for alpha in (0.8, 0.95, 1.05, 1.2)),
+    adaptive(1.2, 5.0),
+)
+PREDICTION_IMAGES = 64
+SETTINGS = (*MAIN, *GRID, *RULES, *PLACES)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many prompts in how many sets of seeds for the main settings and for the rest."""
+
+    name: str
+    settings: tuple[Setting, ...]
+    sets: int
+    main_prompts: int
+    prompts: int
+
+    def prompts_of(self, setting: Setting) -> int:
+        """Prompts of each set; the sets but the first are sampled by main settings alone."""
+        return self.main_prompts if setting.main else self.prompts
+
+    def sets_of(self, setting: Setting) -> int:
+        return self.sets if setting.main else 1
+
+
+FULL = Size("full", SETTINGS, sets=3, main_prompts=84, prompts=64)  # 1,008 images of main settings, 256 of the rest
+DEFAULT = Size("default", (*MAIN, *(s for s in GRID if s.inputs["beta"] == 5.0), *RULES, *PLACES), sets=1, main_prompts=64, prompts=64)  # 256 of all
+QUICK = Size("quick", (BASELINE, *(s for s in MAIN if s.inputs.get("beta") == 5.0)), sets=1, main_prompts=32, prompts=32)  # 128 of all
