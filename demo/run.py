@@ -1,15 +1,14 @@
 """The demo itself. `python3 -m demo` starts this file in the environment it has prepared, with its options as JSON."""
 
-import copy
 import io
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import graph
 import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -18,87 +17,77 @@ from server import Server, ServerError
 DEMO = Path(__file__).resolve().parent
 OUTPUT = DEMO / "output"
 BASE = DEMO.parent / ".comfy" / "base"
-WORKFLOW = json.loads((DEMO / "workflow.json").read_text())
-CHECKPOINT = WORKFLOW["checkpoint"]["inputs"]["ckpt_name"]
 
 
 def main(options):
-    comfy = os.environ["COMFYUI_PATH"]
-    make_checkpoint(comfy)
     print("Starting ComfyUI ...", flush=True)
-    with Server(comfy, BASE, cpu=not torch.cuda.is_available()) as server:
+    with Server(os.environ["COMFYUI_PATH"], BASE, cpu=not torch.cuda.is_available(), packs=[DEMO / "avatars"]) as server:
         if options.serve:
             serve(server)
         else:
             compare(server, options)
 
 
-def make_checkpoint(comfy):
-    """Make the stand-in for a real model, unless it is there and newer than the code that makes it."""
-    script, path = DEMO / "standin.py", BASE / "models" / "checkpoints" / CHECKPOINT
-    if path.exists() and path.stat().st_mtime > script.stat().st_mtime:
-        return
-    print("Making a small model with random weights ...", flush=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([sys.executable, script, comfy, "sd15", path], check=True)
-
-
 def serve(server):
-    server.post("/settings", {"Comfy.TutorialCompleted": True})  # otherwise an empty template browser covers the page
+    server.post("/settings", {"Comfy.TutorialCompleted": False})  # the page then opens with the template browser
     print(f"ComfyUI with Circulation runs at {server.url} (Ctrl+C ends it).")
-    print(f"Drop {DEMO / 'workflow.json'} onto the page for a graph to start from; it runs with the model that is there.", flush=True)
+    print("Choose 'avatars' among the extensions in the template browser (Workflow → Browse Templates) for graphs that run with the model in the box.", flush=True)
     server.process.wait()
     server.check_alive()
 
 
 def compare(server, options):
-    baseline = sample(server, options, "baseline", alpha=1.0)
-    circulation = sample(server, options, "circulation", alpha=options.alpha)
+    prompts = options.prompt or graph.PROMPTS
+    print(f"Sampling {len(prompts) * graph.IMAGES} avatars with each of {len(graph.SETTINGS)} settings ...", flush=True)
+    outputs = server.run(graph.build(prompts, options.seed, options.steps, options.beta))
+    avatars = {name: [] for name in graph.SETTINGS}
+    for name, images in avatars.items():
+        for p in range(len(prompts)):
+            images += [picture(server, image) for image in outputs[f"{name} save {p}"]["images"]]
+    sheet = picture(server, outputs["sheet"]["images"][0])
+    left = rows_of(avatars, prompts, options)
     OUTPUT.mkdir(exist_ok=True)
-    (OUTPUT / "baseline.png").write_bytes(baseline)
-    (OUTPUT / "circulation.png").write_bytes(circulation)
-    left, right = (Image.open(io.BytesIO(image)).convert("RGB") for image in (baseline, circulation))
-    side_by_side(left, right, options).save(OUTPUT / "comparison.png")
-    changed = (numpy.asarray(left) != numpy.asarray(right)).any(-1).mean()
-    print(f"Pixels that changed: {changed:.1%}")
-    print(f"Side by side: {OUTPUT / 'comparison.png'} (and baseline.png, circulation.png)")
+    left.save(OUTPUT / "avatars.png")
+    sheet.save(OUTPUT / "stability.png")
+    beside(left, sheet).save(OUTPUT / "comparison.png")
+    off = numpy.stack([numpy.asarray(image, float) for image in avatars[graph.OFF]])
+    for name, images in avatars.items():
+        if name != graph.OFF:
+            changed = numpy.abs(numpy.stack([numpy.asarray(image, float) for image in images]) - off).mean() / 255
+            print(f"{name:20} pixels differ by {changed:.1%} of full range on average")
+    print(f"Pictures: {OUTPUT / 'comparison.png'} (its parts: avatars.png, stability.png)")
 
 
-def sample(server, options, name, alpha):
-    prompt = copy.deepcopy(WORKFLOW)
-    prompt["save"]["inputs"]["filename_prefix"] = name
-    prompt["circulation"]["inputs"].update(alpha=alpha, beta=options.beta)
-    prompt["sampler"]["inputs"].update(seed=options.seed, steps=options.steps)
-    prompt["latent"]["inputs"].update(width=options.size, height=options.size)
-
-    def show(done, of):
-        print(f"\r{name:12} {bar(done, of)}", end="", flush=True)
-
-    outputs = server.run(prompt, show if sys.stdout.isatty() else None)
-    print(f"\r{name:12} {bar(options.steps, options.steps)}", flush=True)
-    return server.image(outputs["save"]["images"][0])
+def picture(server, output):
+    return Image.open(io.BytesIO(server.image(output))).convert("RGB")
 
 
-def bar(done, of, width=30):
-    filled = width * done // of
-    return f"[{'#' * filled}{'.' * (width - filled)}] {done}/{of} steps"
-
-
-def side_by_side(left, right, options):
-    size, margin, line = 512, 24, 30
-    picture = Image.new("RGB", (2 * size + 3 * margin, size + 2 * margin + 3 * line), "white")
+def rows_of(avatars, prompts, options):
+    """A row of avatars for each setting, in the order of the prompts."""
+    size, gap, margin, line = 128, 8, 20, 26
+    columns = len(next(iter(avatars.values())))
+    title = f"The same prompts and seed ({options.seed}) with and without Circulation, beta {options.beta:g}, {options.steps} steps"
+    width = 2 * margin + columns * (size + gap) - gap
+    picture = Image.new("RGB", (width, 2 * margin + line + len(avatars) * (size + line + gap) + len(prompts) * 20), "white")
     draw = ImageDraw.Draw(picture)
-    captions = ["Circulation off", f"Circulation: alpha {options.alpha:g}, beta {options.beta:g}"]
-    for column, (image, caption) in enumerate(zip((left, right), captions)):
-        x = margin + column * (size + margin)
-        picture.paste(image.resize((size, size), Image.Resampling.LANCZOS), (x, margin))
-        draw.text((x, size + margin + 8), caption, "black", ImageFont.load_default(20))
-    note = (
-        f"The same seed ({options.seed}), {options.steps} steps. The model has random weights and knows no pictures:\n"
-        "see what changes, not how good it is. Random weights need stronger settings than the paper's 1.05 and 3."
-    )
-    draw.text((margin, size + margin + line + 10), note, "dimgray", ImageFont.load_default(16))
+    draw.text((margin, margin), title, "black", ImageFont.load_default(18))
+    y = margin + line + gap
+    for name, images in avatars.items():
+        draw.text((margin, y), f"Circulation {name}", "black", ImageFont.load_default(17))
+        for column, image in enumerate(images):
+            picture.paste(image, (margin + column * (size + gap), y + line))
+        y += size + line + gap
+    for number, prompt in enumerate(prompts, 1):
+        draw.text((margin, y), f"{number}: {prompt}", "dimgray", ImageFont.load_default(14))
+        y += 20
     return picture
+
+
+def beside(left, right):
+    both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
+    both.paste(left, (0, 0))
+    both.paste(right, (left.width, 0))
+    return both
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -22,10 +21,14 @@ class ServerError(RuntimeError):
 
 
 class Server:
-    """`with Server(comfy, base) as server: server.run(prompt)`. `base` gets ComfyUI's folders (models, input, output, ...)."""
+    """`with Server(comfy, base) as server: server.run(prompt)`. `base` gets ComfyUI's folders (models, input, output, ...).
 
-    def __init__(self, comfy, base, *, python=sys.executable, cpu=True, arguments=(), log=None):
+    `packs` are folders of further custom nodes.
+    """
+
+    def __init__(self, comfy, base, *, python=sys.executable, cpu=True, packs=(), arguments=(), log=None):
         self.base = Path(base).resolve()
+        self.packs = {PACK: ROOT, **{Path(pack).name: Path(pack) for pack in packs}}
         self.log = Path(log or self.base / "server.log")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -42,7 +45,7 @@ class Server:
         ]
 
     def __enter__(self):
-        prepare_base(self.base)
+        prepare_base(self.base, self.packs)
         # Threads that wait by spinning take the cores from each other as soon as anything else runs.
         variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         with self.log.open("wb") as log:
@@ -132,18 +135,23 @@ class Server:
         return self.get_bytes("/view", **{key: output[key] for key in ("filename", "subfolder", "type")})
 
 
-def prepare_base(base: Path):
+def prepare_base(base: Path, packs: dict[str, Path]):
     for folder in ("custom_nodes", "input", "models/checkpoints", "output", "user"):
         (base / folder).mkdir(parents=True, exist_ok=True)
-    pack = base / "custom_nodes" / PACK
-    if pack.is_symlink():
-        pack.unlink()
-    elif pack.exists():
-        shutil.rmtree(pack)
-    try:
-        pack.symlink_to(ROOT, target_is_directory=True)
-    except OSError:  # Windows, without the right to make links
-        shutil.copytree(ROOT, pack, ignore=shutil.ignore_patterns(".git", ".comfy", "__pycache__"))
+    for name, source in packs.items():
+        pack = base / "custom_nodes" / name
+        if os.path.lexists(pack):
+            pack.unlink()
+        link(pack, source)
+
+
+def link(pack: Path, source: Path):
+    if os.name == "nt":  # where links need a right that junctions do not
+        import _winapi
+
+        _winapi.CreateJunction(str(source), str(pack))
+    else:
+        pack.symlink_to(source, target_is_directory=True)
 
 
 def free_port():

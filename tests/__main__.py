@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 from demo.environment import HOME, prepare
+from demo.evidence.__main__ import REQUIREMENTS as EVIDENCE
 
 TESTS = Path(__file__).resolve().parent
-REQUIREMENTS = ["pytest", "pytest-timeout", "hypothesis", "playwright"]
+REQUIREMENTS = ["pytest", "pytest-timeout", "hypothesis", "playwright", "prdc", *EVIDENCE]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 

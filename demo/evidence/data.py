@@ -22,7 +22,8 @@ STYLES = ("hair style", "eyes", "mouth shape", "clothes cut")  # what no prompt 
 REAL = slice(0, REFERENCE)
 OTHER_REAL = slice(2000, 3500)
 PROMPTS = slice(4000, 4600)  # 200 for each set of seeds
-CONTROLS = slice(5000, 8000)
+MODEL_PROMPTS = slice(4600, 5700)
+CONTROLS = slice(5700, 8000)
 PROMPTS_PER_SET = 200
 
 

@@ -11,7 +11,7 @@ from scipy.stats import rankdata, spearmanr
 from data import CONTROLS, OTHER_REAL, avatars, file_of
 from judge import SPACES, Judge, Row, controls
 from metrics import halves
-from plan import BASELINE, PER_PROMPT, RESAMPLES, Setting, Size
+from plan import BASELINE, PER_PROMPT, QUANTILES, RESAMPLES, Setting, Size
 
 Array = numpy.ndarray
 Z = 1.96  # standard errors to either side of a 95 % interval
@@ -37,11 +37,13 @@ def evaluate(size: Size, folder: Path, results: Path) -> None:
     cohorts = {"main": (main, len(baseline.images))}
     if rest := [setting for setting in size.settings if not setting.main]:
         cohorts["rest"] = ([BASELINE, *rest], size.prompts * PER_PROMPT)
-    measured = []
+    with numpy.load(folder / "model.npz") as arrays:
+        model = Row(judge, "baseline, each image of another prompt", arrays["images"], arrays["factors"], per_prompt=1)
+    real = held_out_real(judge, len(model.images))
+    measured = compare("model", [real, *controls(judge, held_out[CONTROLS], len(model.images)), model], None)
+    write(results / "memory.csv", ("images", "space", "quantile", "train distance", "error"), memory([real, model]))
     for cohort, (settings, count) in cohorts.items():
-        other = held_out[OTHER_REAL][slice(count)]
-        real = Row(judge, "held-out real against held-out real", other.images, other.factors, per_prompt=1)
-        measured += compare(cohort, [real, *controls(judge, held_out[CONTROLS], count)], None)
+        measured += compare(cohort, [held_out_real(judge, count), *controls(judge, held_out[CONTROLS], count)], None)
         measured += compare(cohort, [rows[setting].first(count) for setting in settings], baseline.first(count))
     columns = ("cohort", "setting", "images", "measure", "value", "error", "difference", "difference error")
     write(results / "measures.csv", columns, measured)
@@ -64,6 +66,24 @@ def load(judge: Judge, folder: Path, size: Size, setting: Setting) -> Row:
     if setting != BASELINE:
         own = arrays(BASELINE, "images")[: len(images)]
     return Row(judge, setting.name, images, arrays(setting, "factors"), own)
+
+
+def held_out_real(judge: Judge, count: int) -> Row:
+    other = avatars("held_out")[OTHER_REAL][slice(count)]
+    return Row(judge, "held-out real against held-out real", other.images, other.factors, per_prompt=1)
+
+
+def memory(rows: list[Row]) -> list[tuple]:
+    """How far images are from the nearest of the 32,000 that the model was trained on: a remembered image is at zero."""
+    found, generator = [], numpy.random.default_rng(0)
+    for row in rows:
+        for space in SPACES:
+            distances = row.of_images[f"train distance, {space}"]
+            drawn = distances[generator.integers(len(distances), size=(RESAMPLES, len(distances)))]
+            for quantile in QUANTILES:
+                error = numpy.quantile(drawn, quantile, axis=1).std(ddof=1)
+                found.append((row.name, space, quantile, float(numpy.quantile(distances, quantile)), float(error)))
+    return found
 
 
 def compare(cohort: str, rows: list[Row], baseline: Row | None) -> list[tuple]:

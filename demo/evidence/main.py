@@ -51,6 +51,8 @@ def make(size: plan.Size, folder: Path, jobs: int | None) -> None:
     ]
     if not (folder / "prediction.npz").exists():
         work.append((sampling.prediction_change, (folder, plan.PREDICTION, min(plan.PREDICTION_IMAGES, size.main_prompts))))
+    if not (folder / "model.npz").exists():
+        work.insert(0, (sampling.of_the_model, (folder, size.model_prompts)))
     if not work:
         return
     started, threads = time.monotonic(), max(1, os.cpu_count() // jobs)

@@ -1,6 +1,8 @@
 """What is asked, of how many images, and with which measures. Written down before any result was looked at.
 
 Questions
+  0. Is the model good enough to ask? Baseline images, each of another prompt, against held-out real ones; and is it its own
+     or remembered from training?
   1. Does Circulation move fidelity and diversity, in which direction on each side of alpha 1, and by more than chance?
   2. Which settings of strength, rule, rescale space, depth and time move them, and which leave them alone?
   3. What else changes: the noise prediction itself, colours, obedience to the prompt?
@@ -32,6 +34,7 @@ PER_PROMPT = 4  # images of each prompt
 NEIGHBOURS = 5
 COMPONENTS = 32
 REFERENCE = 2000  # held-out images that stand for the true distribution
+QUANTILES = (0.01, 0.05, 0.5, 0.95)  # of the distance to the nearest training image
 RESAMPLES = 200
 
 
@@ -41,7 +44,7 @@ class Setting:
 
     name: str
     node: str | None = None
-    inputs: dict = field(default_factory=dict)
+    inputs: dict = field(default_factory=dict, hash=False)
     main: bool = False  # at the full size of the sample
 
     @property
@@ -98,6 +101,7 @@ class Size:
     sets: int
     main_prompts: int
     prompts: int
+    model_prompts: int  # for question 0, with one image each
 
     def prompts_of(self, setting: Setting) -> int:
         """Prompts of each set; the sets but the first are sampled by main settings alone."""
@@ -107,6 +111,6 @@ class Size:
         return self.sets if setting.main else 1
 
 
-FULL = Size("full", SETTINGS, sets=3, main_prompts=84, prompts=64)  # 1,008 images of main settings, 256 of the rest
-DEFAULT = Size("default", (*MAIN, *(s for s in GRID if s.inputs["beta"] == 5.0), *RULES, *PLACES), sets=1, main_prompts=64, prompts=64)  # 256 of all
-QUICK = Size("quick", (BASELINE, *(s for s in MAIN if s.inputs.get("beta") == 5.0)), sets=1, main_prompts=32, prompts=32)  # 128 of all
+FULL = Size("full", SETTINGS, sets=3, main_prompts=84, prompts=64, model_prompts=1008)  # 1,008 images of main settings, 256 of the rest
+DEFAULT = Size("default", (*MAIN, *(s for s in GRID if s.inputs["beta"] == 5.0), *RULES, *PLACES), sets=1, main_prompts=64, prompts=64, model_prompts=256)  # 256 of all
+QUICK = Size("quick", (BASELINE, *(s for s in MAIN if s.inputs.get("beta") == 5.0)), sets=1, main_prompts=32, prompts=32, model_prompts=128)  # 128 of all

@@ -65,6 +65,7 @@ def tables(results: Path) -> dict[str, str]:
             made[f"{cohort}-{space}"] = sets_table(measures, cohort, [f"{name}, {space}" for name in OF_SETS])
         made[f"{cohort}-images"] = sets_table(measures, cohort, OF_IMAGES)
         made[f"{cohort}-else"] = sets_table(measures, cohort, ("image change", "colour change"), plain=True)
+    made["memory"] = memory_table(Table(results / "memory.csv"))
     made["prediction"] = prediction_table(Table(results / "prediction.csv"))
     made["correlations"] = correlations_table(Table(results / "correlations.csv"))
     made["regimes"] = regimes_table(Table(results / "regimes.csv"))
@@ -103,6 +104,15 @@ def sets_table(measures: Table, cohort: str, names, plain: bool = False) -> str:
         if any(cells):
             rows.append([setting, *cells])
     return markdown(["", *(name.replace(", ", "<br>") for name in names)], rows)
+
+
+def memory_table(found: Table) -> str:
+    rows = []
+    for images in found.distinct("images"):
+        for space in SPACES:
+            of = found.where(images=images, space=space)
+            rows.append([f"{images}, {space}", *(interval(row["train distance"], row["error"]) for row in of)])
+    return markdown(["distance to the nearest training image", *(f"{q:.0%} of images are nearer than" for q in found.distinct("quantile"))], rows)
 
 
 def prediction_table(changes: Table) -> str:

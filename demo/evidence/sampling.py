@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy
 import torch
 
-from data import file_of, prompts, seeds
+from data import MODEL_PROMPTS, avatars, file_of, prompts, seeds
 from plan import CFG, PER_PROMPT, STEPS, Setting
 
 BATCH = 64
@@ -47,9 +47,8 @@ def start(threads: int) -> None:
 
 
 def batches(factors: numpy.ndarray, seeds: numpy.ndarray):
-    per_image = numpy.repeat(factors, PER_PROMPT, axis=0)
     for first in range(0, len(seeds), BATCH):
-        yield per_image[first : first + BATCH], seeds[first : first + BATCH]
+        yield factors[first : first + BATCH], seeds[first : first + BATCH]
 
 
 def sample(folder: Path, setting: Setting, seed_set: int, count: int) -> str:
@@ -57,7 +56,7 @@ def sample(folder: Path, setting: Setting, seed_set: int, count: int) -> str:
     path = file_of(folder, setting, seed_set)
     asked, drawn = prompts(seed_set, count), seeds(seed_set, count)
     images, stability = [], []
-    for factors, some in batches(asked, drawn):
+    for factors, some in batches(numpy.repeat(asked, PER_PROMPT, axis=0), drawn):
         model, records = _model.under(setting), []
         if setting.node is None:
             for space in SPACES:
@@ -69,10 +68,23 @@ def sample(folder: Path, setting: Setting, seed_set: int, count: int) -> str:
     arrays = {"images": numpy.concatenate(images), "factors": asked, "seeds": drawn}
     if stability:
         arrays["stability"] = numpy.concatenate(stability, axis=-1)  # (space, measure, stage, image)
-    part = path.with_suffix(".part.npz")
-    numpy.savez_compressed(part, **arrays)
+    return save(path, **arrays)
+
+
+def save(path: Path, **arrays) -> str:
+    """Whole or not at all."""
+    part = path.with_suffix(".part")
+    with part.open("wb") as file:
+        numpy.savez_compressed(file, **arrays)
     part.replace(path)
     return path.name
+
+
+def of_the_model(folder: Path, count: int) -> str:
+    """The baseline on `count` prompts, one image each."""
+    asked = avatars("held_out").factors[MODEL_PROMPTS][:count].astype(int)
+    images = [_model.images(_model.unet, factors, some) for factors, some in batches(asked, numpy.arange(count))]
+    return save(folder / "model.npz", images=numpy.concatenate(images), factors=asked)
 
 
 def by_stage(run) -> numpy.ndarray:
@@ -87,7 +99,6 @@ def prediction_change(folder: Path, settings: tuple[Setting, ...], count: int) -
     import comfy.sample
     import comfy.samplers
 
-    path = folder / "prediction.npz"
     c, asked, drawn = _model.comfyui, prompts(0, count), seeds(0, count)[::PER_PROMPT]
     sampling = _model.unet.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", STEPS)
@@ -116,5 +127,5 @@ def prediction_change(folder: Path, settings: tuple[Setting, ...], count: int) -
     run(_model.unet, comfy.samplers.sampler_object("dpmpp_2m"), lambda step, denoised, x, of: noisy.append(x.clone()))
     own = noise_predictions(settings[0])
     changes = [((noise_predictions(s) - own).norm(dim=-1) / own.norm(dim=-1)).numpy() for s in settings[1:]]
-    numpy.savez_compressed(path, changes=numpy.stack(changes), settings=[s.name for s in settings[1:]], sigmas=sigmas[:-1].numpy())
-    return path.name
+    names = [setting.name for setting in settings[1:]]
+    return save(folder / "prediction.npz", changes=numpy.stack(changes), settings=names, sigmas=sigmas[:-1].numpy())

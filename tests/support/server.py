@@ -48,7 +48,7 @@ def started(base, *arguments):
     """A server to be entered, with a checkpoint that passes for SDXL."""
     checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
     checkpoint.parent.mkdir(parents=True)
-    subprocess.run([sys.executable, ROOT / "demo" / "standin.py", COMFY, "sdxl", checkpoint], check=True)
+    subprocess.run([sys.executable, Path(__file__).with_name("standin.py"), COMFY, checkpoint], check=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # steadier than all cores where other work runs too
     # Without the prompt in the PNG, equal images are equal files.
     return demo.Server(COMFY, base, arguments=["--disable-metadata", *arguments])

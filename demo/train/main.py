@@ -1,0 +1,59 @@
+"""Draw, train, judge. `python3 -m demo.train` starts this file in the environment it has prepared, with its options as JSON."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+DEMO = Path(__file__).resolve().parent.parent
+WORK = DEMO.parent / ".comfy" / "train"
+sys.path[:0] = [os.environ["COMFYUI_PATH"]]
+sys.path += [str(DEMO), str(DEMO / "evidence")]
+
+import torch  # noqa: E402
+from comfy.cli_args import args  # noqa: E402
+
+args.cpu = not torch.cuda.is_available()
+
+import classifier  # noqa: E402
+import numpy  # noqa: E402
+import render  # noqa: E402
+import train  # noqa: E402
+from avatars.factors import FACTORS  # noqa: E402
+
+SHIPPED = ("avatars.safetensors", "classifier.safetensors", "train.npz", "held_out.npz", "loss.csv")
+
+
+def main(options):
+    torch.set_num_threads(options.threads or os.cpu_count())
+    WORK.mkdir(exist_ok=True)
+    data = {split: render.render(split, WORK) for split in render.SPLITS}
+    if not (WORK / "classifier.safetensors").exists():
+        classifier.save(classifier.train(*labelled(data["classifier"])), WORK / "classifier.safetensors")
+    judge_classifier(data["held_out"])
+    train.train(data["train"], WORK, WORK / "avatars.safetensors", options.steps, options.seed)
+    if options.install:
+        for name in SHIPPED:
+            shutil.copy(WORK / name, DEMO / "model" / name)
+    print(f"The model is in {WORK}. `python3 -m demo.evidence` measures the one in {DEMO / 'model'}.")
+
+
+def labelled(path):
+    """Images and, for each factor and style, its values."""
+    with numpy.load(path) as arrays:
+        names = [*(factor.name for factor in FACTORS), *render.STYLES]
+        values = torch.from_numpy(numpy.concatenate((arrays["factors"], arrays["styles"]), axis=1)).long()
+        return torch.from_numpy(arrays["images"]), dict(zip(names, values.T))
+
+
+def judge_classifier(path):
+    images, labels = labelled(path)
+    _, probabilities = classifier.load(WORK / "classifier.safetensors").read(images)
+    right = {name: float((probabilities[name].argmax(-1) == values).float().mean()) for name, values in labels.items()}
+    print("The classifier on held-out avatars:", ", ".join(f"{name} {share:.1%}" for name, share in right.items()), flush=True)
+
+
+if __name__ == "__main__":
+    main(SimpleNamespace(**json.loads(sys.argv[1])))

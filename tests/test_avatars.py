@@ -1,0 +1,118 @@
+"""The model in the box: its words, its VAE, its loader, and images from the real server."""
+
+import io
+import logging
+import sys
+
+import numpy
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support.host import ROOT
+from support.server import COMFY, demo, load
+
+sys.path.append(str(ROOT / "demo"))
+
+from avatars import factors, loader, vae  # noqa: E402
+from avatars.text import FactorEncoder  # noqa: E402
+
+import comfy.sample  # noqa: E402
+import comfy.sd  # noqa: E402
+
+graph = load("graph")
+
+chosen = st.fixed_dictionaries({}, optional={f.name: st.sampled_from(f.words) for f in factors.FACTORS})
+
+
+@given(chosen)
+def test_a_caption_means_what_it_was_made_of(values):
+    assert factors.parse(factors.caption(values)) == (values, [])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "meant"),
+    [
+        ("a person with short brown hair and red clothes", {"hair length": "short", "hair colour": "brown", "clothes": "red"}),
+        ("Glasses, HAT", {"glasses": "clear", "hat": "any"}),
+        ("dark skin, dark glasses", {"skin": "dark", "glasses": "dark"}),
+        ("no beard; smiling. pink background", {"beard": "no", "mouth": "smiling", "background": "pink"}),
+        ("", {}),
+    ],
+)
+def test_prompts_in_a_persons_words(prompt, meant):
+    assert factors.parse(prompt) == (meant, [])
+
+
+def test_what_the_model_does_not_know_is_said(caplog):
+    with caplog.at_level(logging.WARNING):
+        codes = FactorEncoder([torch.zeros(1 + len(f.values), 64) for f in factors.FACTORS]).tokenize("purple hair, riding a dragon, smiling")
+    assert codes == factors.codes({"mouth": "smiling"})
+    assert "does not know: purple, riding, dragon. It knows: white background" in caplog.text
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 1.0, 2.0]))
+def test_the_vae_keeps_every_pixel(seed, scale):
+    colours = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(seed))
+    picture = colours.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    autoencoder = comfy.sd.VAE(sd=vae.state_dict(scale))
+    with torch.inference_mode():
+        latent = autoencoder.encode(picture)
+        decoded = autoencoder.decode(latent)
+    assert latent.shape == (2, 4, 16, 16)
+    assert (decoded - picture).abs().max() < 1 / 255
+    z = latent * 0.18215  # what the model sees: the colours, stretched to −scale … scale
+    assert torch.allclose(z[:, :3], (colours.permute(0, 3, 1, 2) * 2 - 1) * scale, atol=1e-4 * scale)
+
+
+@pytest.fixture(scope="module")
+def avatar_model():
+    return loader.load()
+
+
+def sample(model, text, prompts, seeds):
+    noise = torch.cat([comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), seed) for seed in seeds])
+    positive = [[text.encode([text.tokenize(prompt) for prompt in prompts]), {}]]
+    negative = text.encode_from_tokens_scheduled(text.tokenize(""))
+    with torch.inference_mode():
+        latent = torch.zeros_like(noise)
+        return comfy.sample.sample(model, noise, 4, 2.0, "euler", "karras", positive, negative, latent, disable_pbar=True, seed=0)
+
+
+def test_an_image_is_the_same_in_any_batch(avatar_model):
+    model, text, _ = avatar_model
+    prompts = ["pink background, smiling", "long teal hair", "hat"]
+    together = sample(model, text, prompts, [1, 2, 3])
+    alone = torch.cat([sample(model, text, [prompt], [seed]) for prompt, seed in zip(prompts, [1, 2, 3])])
+    assert torch.allclose(together, alone, atol=1e-3)
+    assert torch.equal(together, sample(model, text, prompts, [1, 2, 3]))
+
+
+def test_prompts_are_followed(avatar_model):
+    """Of the background's colour one can be sure at a glance."""
+    model, text, autoencoder = avatar_model
+    words = factors.COLOURS["background"]
+    latents = sample(model, text, [f"{word} background" for word in words], [1] * len(words))
+    with torch.inference_mode():
+        corners = (autoencoder.decode(latents)[:, 4, 4] * 255).tolist()
+    wanted = [[int(colour[i : i + 2], 16) for i in (0, 2, 4)] for colour in words.values()]
+    nearest = [min(range(len(wanted)), key=lambda w: sum(abs(a - b) for a, b in zip(wanted[w], corner))) for corner in corners]
+    assert nearest == list(range(len(wanted)))
+
+
+def test_the_demos_graph_on_the_real_server(tmp_path):
+    """Every setting changes the images, and the one that is off gives those of the graph without the pack."""
+    with demo.Server(COMFY, tmp_path, packs=[ROOT / "demo" / "avatars"]) as server:
+        made = graph.build(graph.PROMPTS[:1], seed=1, steps=3, beta=5.0)
+        outputs = server.run(made)
+        pictures = {name: read(server, outputs[f"{name} save 0"]["images"]) for name in graph.SETTINGS}
+        sheet = read(server, outputs["sheet"]["images"])
+    assert all(picture.shape == (graph.IMAGES, 128, 128, 3) for picture in pictures.values())
+    assert all((picture != pictures[graph.OFF]).any() for name, picture in pictures.items() if name != graph.OFF)
+    assert sheet.shape[2] == 1024
+
+
+def read(server, images):
+    return numpy.stack([numpy.asarray(Image.open(io.BytesIO(server.image(image))).convert("RGB")) for image in images])
