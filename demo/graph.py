@@ -14,6 +14,7 @@ SETTINGS = {
     "alpha 1.2": ("CirculationControl", 1.2),
     "adaptive, alpha 1.2": ("CirculationAdaptive", 1.2),
 }
+ADAPTIVE = dict(adapt_alpha=True, adapt_beta=False, formula="deviation", eta_over="image")
 COMPARED = (OFF, "alpha 0.9", "alpha 1.05", "alpha 1.2")  # on the stability sheet, which takes four
 IMAGES = 2  # of each prompt
 
@@ -33,7 +34,7 @@ def build(prompts, seed, steps, beta):
             kind, alpha = setting
             graph[name] = node(
                 kind, model=model, alpha=alpha, beta=beta, start_percent=0.0, end_percent=1.0, blocks="all",
-                **(dict(adapt_alpha=True, adapt_beta=False) if kind == "CirculationAdaptive" else {}),
+                **(ADAPTIVE if kind == "CirculationAdaptive" else {}),
             )  # fmt: skip
             model = [name, 0]
         probe, measured = f"{name} probe", name in COMPARED

@@ -110,7 +110,10 @@ class Server:
 
     def queue(self, prompt):
         """Queue a prompt in API form and return its id. Raises ServerError with ComfyUI's words when it is not valid."""
-        return self.post("/prompt", {"prompt": prompt})["prompt_id"]
+        answer = self.post("/prompt", {"prompt": prompt})
+        if answer["node_errors"]:  # ComfyUI runs what is left of a prompt without its invalid parts
+            raise ServerError(complaints(answer))
+        return answer["prompt_id"]
 
     def wait(self, prompt_id, progress=None):
         """Outputs by node id once the prompt has run. `progress(done, of)` follows the sampling steps."""
@@ -171,12 +174,15 @@ def sampling_steps(log: Path, start):
 def refusal(answer: bytes):
     try:
         answer = json.loads(answer)
-        messages = [answer["error"]["message"], answer["error"].get("details", "")]
-        for node in (answer.get("node_errors") or {}).values():
-            messages += [f"{node['class_type']}: {error['message']}: {error['details']}" for error in node["errors"]]
+        messages = [answer["error"]["message"], answer["error"].get("details", ""), complaints(answer)]
         return "\n".join(filter(None, messages))
     except (ValueError, KeyError, TypeError):
         return str(answer)
+
+
+def complaints(answer):
+    nodes = (answer.get("node_errors") or {}).values()
+    return "\n".join(f"{node['class_type']}: {error['message']}: {error['details']}" for node in nodes for error in node["errors"])
 
 
 def raise_if_failed(status):

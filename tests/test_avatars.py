@@ -103,7 +103,7 @@ def test_prompts_are_followed(avatar_model):
 
 
 def test_the_demos_graph_on_the_real_server(tmp_path):
-    """Every setting changes the images, and the one that is off gives those of the graph without the pack."""
+    """Every setting but the one that is off changes the images, and their stability is on one sheet."""
     with demo.Server(COMFY, tmp_path, packs=[ROOT / "demo" / "avatars"]) as server:
         made = graph.build(graph.PROMPTS[:1], seed=1, steps=3, beta=5.0)
         outputs = server.run(made)
