@@ -45,7 +45,7 @@ def build(prompts, seed, steps, beta):
             sampler = f"{name} sampler {p}"
             graph[sampler] = node(
                 "KSampler", model=[probe, 0] if measured and p == 0 else model, positive=[f"prompt {p}", 0], negative=["negative", 0],
-                latent_image=["latent", 0], seed=seed, steps=steps, cfg=2.0, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0,
+                latent_image=["latent", 0], seed=seed, steps=steps, cfg=1.5, sampler_name="dpmpp_2m", scheduler="karras", denoise=1.0,
             )  # fmt: skip
             graph[f"{name} decode {p}"] = node("VAEDecode", samples=[sampler, 0], vae=["model", 2])
             graph[f"{name} save {p}"] = node("SaveImage", images=[f"{name} decode {p}", 0], filename_prefix=f"avatars/{name}")

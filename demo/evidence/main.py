@@ -45,8 +45,8 @@ def make(size: plan.Size, folder: Path, jobs: int | None) -> None:
     jobs = 1 if gpu else jobs or os.cpu_count()
     work = [
         (sampling.sample, (folder, setting, seed_set, size.prompts_of(setting)))
-        for seed_set in range(size.sets)
         for setting in size.settings
+        for seed_set in range(size.sets)
         if seed_set < size.sets_of(setting) and not file_of(folder, setting, seed_set).exists()
     ]
     if not (folder / "prediction.npz").exists():
