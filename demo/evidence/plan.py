@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-ALPHAS = (0.5, 0.8, 0.9, 0.95, 1.05, 1.1, 1.2, 1.5)
+ALPHAS = (0.5, 0.8, 0.95, 1.05, 1.2, 1.5)
 BETAS = (1.0, 3.0, 5.0)
 STEPS, CFG = 12, 1.5  # chosen on the baseline alone
 PER_PROMPT = 4  # images of each prompt

@@ -24,6 +24,9 @@ from .circulation import gram, symmetry_index
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 
+# Channels at a time: on a CPU, as many as stay in its cache through all that is done with them.
+_CHANNELS = 128
+
 _TINY = torch.finfo(torch.float32).tiny
 
 
@@ -38,6 +41,11 @@ def stability(pair: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
     `pair` is [q ; k], centred, (B, H, L, 2d); the retrieval, as it came, is (B, H, L, D).
     """
+    parts = retrieval.split(_CHANNELS, dim=-1) if retrieval.device.type == "cpu" else [retrieval]
+    return tuple(torch.cat(of_parts, dim=-1) for of_parts in zip(*(_stability(pair, part) for part in parts)))
+
+
+def _stability(pair: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     s = centred(retrieval)
     w, u = (pair.mT @ s).chunk(2, dim=-2)
     h = pair @ torch.cat((u, w), dim=-2)  # q u + k w

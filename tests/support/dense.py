@@ -107,17 +107,32 @@ def stability(q, k, retrieval):
     return _read_off(s, symmetric @ s)
 
 
-def stability_by_coupling(x, wq, wk, retrieval):
-    """(E, r, alignment) as published: through the C×C coupling of each head, M = x J xᵀ.
+def measures_by_coupling(x, wq, wk, retrieval):
+    """The rows of a record for each image, (5, B), as published: through the C×C coupling of each head, M = x J xᵀ.
 
-    x (B, L, C), wq and wk (H, d, C), retrieval (B, H, L, C).
+    x (B, L, C), wq and wk (H, d, C), retrieval (B, H, L, C). Head by head, or the retrieval's parts would not fit in a cache.
     """
-    coupling = wq.mT @ wk
-    symmetric = (coupling + coupling.mT) / 2
-    x = centred(x).unsqueeze(1)
+    x = centred(x)
+    gram = x.mT @ x
+    heads = [_head_by_coupling(x, gram, *of_head) for of_head in zip(wq, wk, retrieval.unbind(1))]
+    return torch.stack(heads).mean(0)
+
+
+def _head_by_coupling(x, gram, wq, wk, retrieval):
+    symmetric, skew = split(wq.mT @ wk)
     s = centred(retrieval)
     s = s / s.norm(dim=-2, keepdim=True)
-    return _read_off(s, x @ (symmetric @ (x.mT @ s)))
+    of_channels = _read_off(s, x @ (symmetric @ (x.mT @ s)))
+    # ‖x S xᵀ‖² = tr(S G S G) and ‖x N xᵀ‖² = tr(Nᵀ G N G) with G = xᵀ x
+    symmetric_gram = symmetric @ gram
+    own, circulation = _trace(symmetric_gram, symmetric_gram), _trace(skew.mT @ gram, skew @ gram)
+    eta = (own - circulation) / (own + circulation)
+    return torch.stack([*(m.mean(-1) for m in of_channels), eta, (circulation / own).sqrt()])
+
+
+def _trace(a, b):
+    """tr(a b), (B,)."""
+    return (a * b.mT).sum((-2, -1))
 
 
 def measures(q, k, retrieval):
