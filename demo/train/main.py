@@ -22,8 +22,10 @@ import numpy  # noqa: E402
 import render  # noqa: E402
 import train  # noqa: E402
 from avatars.factors import FACTORS  # noqa: E402
+from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
-SHIPPED = ("avatars.safetensors", "classifier.safetensors", "train.npz", "held_out.npz", "loss.csv")
+SHIPPED = ("avatars.safetensors", "classifier.safetensors", "train.npz", "held_out.npz", "loss.csv", "loss.png")
 
 
 def main(options):
@@ -34,6 +36,7 @@ def main(options):
         classifier.save(classifier.train(*labelled(data["classifier"])), WORK / "classifier.safetensors")
     judge_classifier(data["held_out"])
     train.train(data["train"], WORK, WORK / "avatars.safetensors", options.steps, options.seed)
+    draw_loss(WORK / "loss.csv", WORK / "loss.png")
     if options.install:
         for name in SHIPPED:
             shutil.copy(WORK / name, DEMO / "model" / name)
@@ -53,6 +56,16 @@ def judge_classifier(path):
     _, probabilities = classifier.load(WORK / "classifier.safetensors").read(images)
     right = {name: float((probabilities[name].argmax(-1) == values).float().mean()) for name, values in labels.items()}
     print("The classifier on held-out avatars:", ", ".join(f"{name} {share:.1%}" for name, share in right.items()), flush=True)
+
+
+def draw_loss(curve, path):
+    step, loss = numpy.loadtxt(curve, delimiter=",", skiprows=1, usecols=(0, 1)).T
+    figure = Figure((7, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    ax.plot(step, loss, color="#0072b2")
+    ax.set(xlabel="step of 64 images", ylabel="mean squared error of v", yscale="log")
+    figure.savefig(path, dpi=100)
 
 
 if __name__ == "__main__":
