@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support.host import ROOT
+from support.host import ROOT, patch
 from support.server import COMFY, demo, load
 
 sys.path.append(str(ROOT / "demo"))
@@ -72,13 +72,13 @@ def avatar_model():
     return loader.load()
 
 
-def sample(model, text, prompts, seeds):
+def sample(model, text, prompts, seeds, steps=4):
     noise = torch.cat([comfy.sample.prepare_noise(torch.zeros(1, 4, 16, 16), seed) for seed in seeds])
     positive = [[text.encode([text.tokenize(prompt) for prompt in prompts]), {}]]
     negative = text.encode_from_tokens_scheduled(text.tokenize(""))
     with torch.inference_mode():
         latent = torch.zeros_like(noise)
-        return comfy.sample.sample(model, noise, 4, 2.0, "euler", "karras", positive, negative, latent, disable_pbar=True, seed=0)
+        return comfy.sample.sample(model, noise, steps, 2.0, "euler", "karras", positive, negative, latent, disable_pbar=True, seed=0)
 
 
 def test_an_image_is_the_same_in_any_batch(avatar_model):
@@ -88,6 +88,19 @@ def test_an_image_is_the_same_in_any_batch(avatar_model):
     alone = torch.cat([sample(model, text, [prompt], [seed]) for prompt, seed in zip(prompts, [1, 2, 3])])
     assert torch.allclose(together, alone, atol=1e-3)
     assert torch.equal(together, sample(model, text, prompts, [1, 2, 3]))
+
+
+@pytest.mark.parametrize("alpha", [None, 1.2])
+def test_images_are_the_same_in_every_version_of_comfyui(avatar_model, alpha):
+    """To one grey level. `golden/avatars.npz` was made with ComfyUI 0.3.75."""
+    model, text, autoencoder = avatar_model
+    if alpha:
+        model = patch(model, alpha=alpha, beta=5.0)
+    latents = sample(model, text, graph.PROMPTS, [11, 12, 13, 14], steps=12)
+    with torch.inference_mode():
+        pictures = (autoencoder.decode(latents)[:, 4::8, 4::8] * 255).clamp(0, 255).numpy()
+    with numpy.load(ROOT / "tests" / "golden" / "avatars.npz") as golden:
+        assert numpy.abs(pictures - golden[str(alpha)]).max() <= 1.5  # half a level is rounding
 
 
 def test_prompts_are_followed(avatar_model):
