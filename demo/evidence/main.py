@@ -55,6 +55,8 @@ def make(size: plan.Size, folder: Path, jobs: int | None) -> None:
         work.insert(0, (sampling.of_the_model, (folder, size.model_prompts)))
     if not work:
         return
+    # Linux: workers keep the memory that they will need again a moment later. Taking it anew takes up to a third of their time.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), **os.environ}
     started, threads = time.monotonic(), max(1, os.cpu_count() // jobs)
     with multiprocessing.get_context("spawn").Pool(jobs, sampling.start, (threads,)) as pool:
         pending = [pool.apply_async(task, arguments) for task, arguments in work]
