@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable
 
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
@@ -17,6 +18,7 @@ from comfy_execution.utils import get_executing_context
 
 from . import families
 from .attention import Call
+from .forward import Forward, Mark
 from .plan import Plan
 from .probe import Observer, Probe
 from .record import RunInfo
@@ -46,7 +48,7 @@ def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         observers=[Observer(a, schedule) for a in additions if isinstance(a, Probe)],
         blocks=families.blocks(model),
         sigmas=schedule,
-        video=families.alternates_with_time(model),
+        video=families.alternates_with_time(families.network(model)),
     )
     if run.idle:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -90,18 +92,13 @@ def _of_the_graph(node: str) -> str:
 def _install(run: Run, guider) -> None:
     options = guider.model_options["transformer_options"]  # ComfyUI's copy for this run
     previous = options.get("optimized_attention_override")
+    family, module = families.find(guider.model_patcher), families.network(guider.model_patcher)
 
     def override(func, *args, **kwargs):
-        return run.attention(Call(func, previous, args, kwargs))
-
-    def self_attention(q_input, k_input, v_input, extra_options):
-        address = (*extra_options["block"], extra_options["block_index"])
-        run.announce(address, v_input, extra_options["cond_or_uncond"], extra_options["uuids"])
-        return q_input, k_input, v_input
-
-    def cross_attention(q_input, k_input, v_input, extra_options):
-        run.announce(None, q_input, (), ())
-        return q_input, k_input, v_input
+        call = Call(func, previous, args, kwargs)
+        if announce is not None:
+            announce(call)
+        return run.attention(call)
 
     def predict_noise(executor, x, timestep, *args, **kwargs):
         run.begin_evaluation(timestep)
@@ -116,14 +113,71 @@ def _install(run: Run, guider) -> None:
         # called with: a new argument keeps it from taking the code made for the model without us.
         return executor(*args, circulation=True, **kwargs)
 
-    patches = options.setdefault("patches", {})
+    announce = None
+    if isinstance(family, families.UNet):
+        _mark_unet(run, options)
+    else:
+        announce = _follow_transformer(run, options, family, module)
     options["optimized_attention_override"] = _never_compiled(override)
-    patches.setdefault("attn1_patch", []).append(_never_compiled(self_attention))
-    patches.setdefault("attn2_patch", []).append(_never_compiled(cross_attention))
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch, options)
     if "torch_compile_kwargs" in guider.model_options:
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, options)
+
+
+def _mark_unet(run: Run, options: dict) -> None:
+    """UNets have patches in front of their attentions, which announce them."""
+
+    def self_attention(q_input, k_input, v_input, extra_options):
+        address = (*extra_options["block"], extra_options["block_index"])
+        run.announce(address, v_input.device, extra_options["cond_or_uncond"], extra_options["uuids"], x=v_input)
+        return q_input, k_input, v_input
+
+    def cross_attention(q_input, k_input, v_input, extra_options):
+        run.announce(None, q_input.device)
+        return q_input, k_input, v_input
+
+    patches = options.setdefault("patches", {})
+    patches.setdefault("attn1_patch", []).append(_never_compiled(self_attention))
+    patches.setdefault("attn2_patch", []).append(_never_compiled(cross_attention))
+
+
+def _follow_transformer(run: Run, options: dict, family: families.Transformer, module) -> Callable[[Call], None]:
+    """Transformers are followed through each call of the model; gives what announces an attention call."""
+    places = family.places(module)
+
+    def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):
+        forward = Forward(family, module, places, x.shape, conditions)
+        followed = {**transformer_options, KEY: forward}
+        out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)
+        if forward.miscounted:
+            run.distrust()
+        return out
+
+    def mark(slot, kind, index):
+        previous = slots.get((slot, index))
+
+        def marked(args, extra):
+            args = {**args, "transformer_options": {**args["transformer_options"], Forward.MARK: Mark(kind, index)}}
+            return extra["original_block"](args) if previous is None else previous(args, extra)
+
+        slots[slot, index] = _never_compiled(marked)
+
+    def announce(call: Call) -> None:
+        forward = call.options.get(KEY)
+        address = None if forward is None else forward.next_address(call.options)
+        if address is None:
+            run.announce(None, call.q.device)
+            return
+        _, tokens = call.tokens(call.q)
+        image = forward.image(tokens, call.options)
+        run.announce(address, call.q.device, call.options["cond_or_uncond"], call.options["uuids"], image=image)
+
+    slots = options.setdefault("patches_replace", {}).setdefault("dit", {})
+    for name in family.slot_names(module):
+        mark(*name)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, options)
+    return announce
 
 
 def _branches(guider, conds) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ class Site:
 
     def __call__(self, backend, q, k, v, x, **kwargs):
         """The call a UNet makes: q, k, v and x are (B, L, C), `backend` as ComfyUI's modules hold it."""
-        self.run.announce(self.block.address, x, CHUNKS, CHUNKS)
+        self.run.announce(self.block.address, x.device, CHUNKS, CHUNKS, x)
         call = engine("attention").Call
         options = {OVERRIDE: lambda func, *args, **kw: self.run.attention(call(func, self.previous, args, kw))}
         return backend(q, k, v, transformer_options=options, **kwargs)
