@@ -5,10 +5,15 @@ are is told by hooks on the model's modules, and which tokens are the image by w
 """
 
 import functools
+import logging
 
+import comfy.patcher_extension
+import comfy_extras.nodes_slg
+import comfy_extras.nodes_torch_compile
 import pytest
 import torch
-from support import dense, transformers
+from comfy.ldm.modules import attention
+from support import dense, others, transformers
 from support.host import engine, patch, probe
 from support.sampling import change
 from support.transformers import conditioning, image_positions, sample, watched
@@ -16,8 +21,7 @@ from support.transformers import conditioning, image_positions, sample, watched
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4  # the fast path against the written-out one, relative, over a whole run
 FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
-JOINT = ["sd3", "flux", "qwen", "z_image", "hunyuan_video", "hidream", "mochi"]
-WITH_REFERENCES = ["flux", "flux2", "qwen", "omnigen2"]
+SLOTS = [name for name in FAMILIES if name not in ("lumina2", "z_image", "omnigen2", "hidream", "cosmos", "predict2")]
 
 
 @functools.cache
@@ -25,47 +29,287 @@ def model(name, **changed):
     return transformers.build(name, **changed)
 
 
-def ours(name, **inputs):
-    return patch(model(name), alpha=ALPHA, beta=BETA, **inputs)
+def circulated(model, **inputs):
+    return patch(model, **{"alpha": ALPHA, "beta": BETA, **inputs})
 
 
-def truth(name, image=None, adapt=None, only=None, **kwargs):
-    with watched(model(name), name, dense.written_out(ALPHA, BETA, image, adapt, only)) as written_out:
-        return sample(written_out, name, **kwargs)
+def written_out(model, name, image=None, adapt=None, only=None, **kwargs):
+    with watched(model, name, dense.written_out(ALPHA, BETA, image, adapt, only)) as clone:
+        return sample(clone, name, **kwargs)
 
 
-def image_of(name, **kwargs):
-    """Where the image is. Refining layers would carry the noise into tokens that only fill up the image's."""
-    changed = {"n_refiner_layers": 0} if name in ("lumina2", "z_image") else {}
-    return image_positions(model(name, **changed), name, **kwargs)
+def where_the_image_is(name, **kwargs):
+    """Without the refiners of Lumina: they carry the noise into the tokens that fill up the image's."""
+    alone = {"n_refiner_layers": 0} if name in ("lumina2", "z_image") else {}
+    return image_positions(model(name, **alone), name, **kwargs)
 
 
-def recorded(name, **kwargs):
-    """Calls of a run, each as (block, shape of q, number of keys), and the image."""
-    calls = []
-
-    def see(attention, plain):
-        calls.append((attention.block, tuple(attention.q.shape), attention.k.shape[2]))
-
-    with watched(model(name), name, see) as clone:
-        out = sample(patch(clone, alpha=ALPHA, **kwargs.pop("inputs", dict(alpha=1.0))), name, **kwargs)
-    return calls, out
-
-
-def head_dim(name):
-    return engine("families").blocks(model(name))[0].head_dim
-
-
-def assert_equal(result, reference, untouched):
-    """To rounding, which is far less than the whole effect is."""
-    error, effect = change(result, reference), change(reference, untouched)
+def assert_written_out(name, inputs={}, adapt=None, only=None, **kwargs):
+    """The written-out result to rounding, which is far less than the whole effect is."""
+    base = model(name)
+    image = None if inputs.get("tokens") == "all" else where_the_image_is(name, **kwargs)
+    result = sample(circulated(base, **inputs), name, **kwargs)
+    reference = written_out(base, name, image, adapt, only, **kwargs)
+    error, effect = change(result, reference), change(reference, sample(base, name, **kwargs))
     assert error < ROUNDING and error < effect / 100
 
 
 @pytest.mark.parametrize("tokens", ["image", "all"])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_attention_over_the_image_computes_the_written_out_formula(name, tokens):
-    image = image_of(name, batch=2) if tokens == "image" else None
-    result, untouched = sample(ours(name, tokens=tokens), name, batch=2), sample(model(name), name, batch=2)
-    reference = truth(name, image, batch=2)
-    assert_equal(result, reference, untouched)
+    assert_written_out(name, dict(tokens=tokens), batch=2)
+
+
+@pytest.mark.parametrize("over", ["image", "head", "batch"])
+@pytest.mark.parametrize("name, tokens", [("flux", "image"), ("flux", "all"), ("sd3", "image")])
+def test_the_adaptive_node_computes_the_written_out_formula(name, tokens, over):
+    base, adapt = model(name), {"over": over, "formula": "deviation"}
+    image = where_the_image_is(name, batch=2) if tokens == "image" else None
+    inputs = dict(node_id="CirculationAdaptive", alpha=ALPHA, beta=BETA, eta_over=over, tokens=tokens)
+    assert change(sample(patch(base, **inputs), name, batch=2), written_out(base, name, image, adapt, batch=2)) < ROUNDING
+
+
+# Which calls
+
+
+def calls_of(base, name, **kwargs):
+    """Every attention call that reaches a backend in a run, as (block, queries, keys, size of heads), in order."""
+    calls = []
+
+    def see(attention, plain):
+        calls.append((attention.block, attention.q.shape[2], attention.k.shape[2], attention.q.shape[3]))
+
+    with watched(base, name, see) as clone:
+        out = sample(kwargs.pop("then", lambda model: model)(clone), name, **kwargs)
+    return calls, out
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_all_blocks_are_reported_once_each_as_they_run_and_no_other_call_is_touched(name):
+    """For both texts, which differ in length: each in a call of its own, or padded and together."""
+    plain, untouched = calls_of(model(name), name)
+    found, _ = calls_of(model(name), name, then=circulated)
+    size = engine("families").blocks(model(name))[0].head_dim
+    assert [call for call in found if call[3] == size] == plain
+    assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
+    blocks = [str(block) for block in engine("families").blocks(model(name))]
+    run = [block for block, *_ in plain if block]
+    assert run == blocks * (len(run) // len(blocks))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_off_is_bit_identical_and_costs_no_call(name):
+    plain, untouched = calls_of(model(name), name)
+    calls, off = calls_of(model(name), name, then=lambda model: patch(model, alpha=1.0))
+    assert calls == plain and torch.equal(off, untouched)
+    sample(circulated(model(name)), name)
+    assert torch.equal(sample(model(name), name), untouched)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_only_the_selected_blocks_are_touched(name):
+    blocks = [str(block) for block in engine("families").blocks(model(name))]
+    assert_written_out(name, dict(blocks=blocks[-1]), only={blocks[-1]})
+    half = {block for position, block in enumerate(blocks) if position + 0.5 < len(blocks) / 2}
+    assert_written_out(name, dict(blocks="0%-50%"), only=half)
+
+
+# Where the image is
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_image_is_found_beside_texts_of_any_length(name):
+    image = where_the_image_is(name)
+    found = {}
+    base, Forward = model(name), engine("forward").Forward
+    family, module = engine("families").find(base), base.model.diffusion_model
+    forward = Forward(family, module, {}, (1, *transformers.FAMILIES[name].latent), {})
+    for tokens, wanted in image.items():
+        within = forward.image(tokens, {"img_slice": [tokens - int(wanted.sum()), tokens]})
+        found[tokens] = torch.zeros(tokens, dtype=torch.bool)
+        found[tokens][within] = True
+    assert found.keys() == image.keys() and all(torch.equal(found[tokens], image[tokens]) for tokens in image)
+
+
+REFERENCES = {"reference_latents": [torch.randn(1, 16, 8, 10), torch.randn(1, 16, 6, 6)]}
+SITUATIONS = {
+    "flux: two references": ("flux", REFERENCES, {}),
+    "flux: a reference placed by index": ("flux", {**REFERENCES, "reference_latents_method": "index"}, {}),
+    "flux2: a reference": ("flux2", {"reference_latents": [torch.randn(1, 128, 4, 5)]}, {}),
+    "qwen: two references": ("qwen", {"reference_latents": [r.unsqueeze(2) for r in REFERENCES["reference_latents"]]}, {}),
+    "omnigen2: two references": ("omnigen2", REFERENCES, {}),
+    "hunyuan_video: a reference": ("hunyuan_video", {"ref_latent": torch.randn(1, 16, 1, 8, 12)}, {}),
+    "wan: frames of a reference behind": ("wan", {"time_dim_concat": torch.randn(1, 16, 1, 8, 12)}, {}),
+    "wan: a reference in front": ("wan", {"reference_latents": [torch.randn(1, 16, 1, 8, 12)]}, {"in_dim_ref_conv": 16}),
+}
+
+
+@pytest.mark.parametrize("name, extra, changed", SITUATIONS.values(), ids=SITUATIONS)
+def test_references_are_not_the_image(name, extra, changed):
+    base = model(name, **changed)
+    prompts = dict(positive=conditioning(name, 1, **extra), negative=conditioning(name, 2, 11, **extra))
+    image = image_positions(base, name, **prompts)
+    assert all(where.sum() < len(where) for where in image.values()) or name == "wan"
+    result = sample(circulated(base), name, **prompts)
+    reference = written_out(base, name, image, **prompts)
+    with_all = written_out(base, name, **prompts)
+    assert change(result, reference) < ROUNDING and change(result, reference) < change(reference, with_all) / 20
+    assert change(sample(circulated(base, tokens="all"), name, **prompts), with_all) < ROUNDING
+
+
+@pytest.mark.parametrize("text", [1, 31, 32, 33])
+def test_z_image_pads_text_and_image_to_32(text):
+    prompt = conditioning("z_image", 1, tokens=text)
+    assert_written_out("z_image", positive=prompt, negative=prompt)
+
+
+# Beside other nodes
+
+
+def another(model, name, blocks):
+    """As packs that wrap blocks do: what they compute is theirs, and the block is called with what it was given."""
+    model = model.clone()
+    for index in blocks:
+
+        def wrapped(args, extra):
+            out = extra["original_block"](args)
+            return {**out, "img": out["img"] * 1.1}
+
+        model.set_model_patch_replace(wrapped, "dit", "double_block", index)
+    return model
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_another_node_in_the_slots_of_the_blocks_stays_there(name):
+    theirs = functools.partial(another, name=name, blocks=[0])
+    one = sample(circulated(theirs(model(name))), name)
+    other = sample(theirs(circulated(model(name))), name)
+    assert torch.equal(one, other)
+    error = change(one, written_out(theirs(model(name)), name, where_the_image_is(name)))
+    assert error < ROUNDING
+    assert change(one, sample(theirs(model(name)), name)) > 100 * error, "our effect is missing"
+    assert change(one, sample(circulated(model(name)), name)) > 100 * error, "their effect is missing"
+
+
+@pytest.mark.parametrize("name", ["sd3", "flux", "qwen", "wan", "ltxv"])
+def test_blocks_are_still_told_apart_where_skip_layer_guidance_skips_some(name):
+    """In its extra pass; the others of that pass are circulated too."""
+
+    def theirs(model):
+        return others.execute(
+            comfy_extras.nodes_slg.SkipLayerGuidanceDiT,
+            model,
+            double_layers="0",
+            single_layers="",
+            scale=2.0,
+            start_percent=0.0,
+            end_percent=1.0,
+            rescaling_scale=0.0,
+        )
+
+    plain, _ = calls_of(theirs(model(name)), name)
+    size = engine("families").blocks(model(name))[0].head_dim
+    found, one = calls_of(theirs(model(name)), name, then=circulated)
+    assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
+    assert torch.equal(one, sample(theirs(circulated(model(name))), name))
+    assert change(one, written_out(theirs(model(name)), name, where_the_image_is(name))) < ROUNDING
+
+
+def test_a_block_that_another_node_runs_in_its_own_way_is_named(caplog):
+    caplog.set_level(logging.INFO, "circulation")
+    theirs = model("sd3").clone()
+    theirs.set_model_patch_replace(lambda args, extra: args, "dit", "double_block", 1)
+    sample(circulated(theirs), "sd3")
+    assert "2 of 3 blocks hit" in caplog.text
+    assert "Never came to double.1: another node skips those blocks" in caplog.text
+
+
+def test_where_blocks_are_counted_a_node_that_adds_attentions_stops_us(caplog):
+    caplog.set_level(logging.INFO, "circulation")
+
+    def twice(executor, *args, **kwargs):
+        executor(*args, **kwargs)
+        return executor(*args, **kwargs)
+
+    theirs = model("hidream").clone()
+    theirs.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, twice)
+    sample(circulated(theirs), "hidream", steps=3)
+    assert "told apart by counting" in caplog.text
+
+
+def test_branches():
+    """Flux with texts of one length computes both in one call."""
+    seen = {}
+
+    def keep(args):
+        seen.update(positive=args["cond_denoised"], negative=args["uncond_denoised"])
+        return args["denoised"]
+
+    def predictions(base):
+        base = base.clone()
+        base.set_model_sampler_post_cfg_function(keep)
+        sample(base, "flux", steps=1, negative=conditioning("flux", 2))
+        return dict(seen)
+
+    untouched = predictions(model("flux"))
+    touched, both = predictions(circulated(model("flux"), branches="negative")), predictions(circulated(model("flux")))
+    assert torch.equal(touched["positive"], untouched["positive"])
+    assert change(touched["negative"], both["negative"]) < 1e-5 < change(touched["negative"], untouched["negative"])
+
+
+class Compiler:
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, inputs, **options):
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.mark.parametrize("name", ["flux", "sd3"])  # blocks named by ComfyUI, and by us
+def test_a_compiled_model_gives_the_same_and_honours_new_settings(name, monkeypatch):
+    monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
+    torch._dynamo.reset()
+    compiler = Compiler()
+    shared = others.execute(comfy_extras.nodes_torch_compile.TorchCompileModel, model(name), backend=compiler)
+    untouched = sample(model(name), name)
+    assert change(sample(shared, name), untouched) < 1e-6
+    for inputs in (dict(), dict(alpha=1.2), dict(tokens="all"), dict(branches="negative")):
+        assert change(sample(circulated(shared, **inputs), name), sample(circulated(model(name), **inputs), name)) < 1e-6
+    assert compiler.graphs
+    torch._dynamo.reset()
+
+
+# The probe
+
+
+def measured(name, image):
+    """The measures of each block and branch of one step by the dense formula, as a record holds them."""
+    found = {}
+
+    def see(attention, plain):
+        if attention.block is None:
+            return
+        q, k, out = (t.double() for t in (attention.q, attention.k, plain))
+        within = slice(None) if image is None else image[q.shape[2]]
+        rows = dense.measures(q[:, :, within], k[:, :, within], out[:, :, within]).chunk(len(attention.text), dim=1)
+        for branch, values in zip(attention.text, rows):
+            found.setdefault((attention.block, branch), values)
+
+    with watched(model(name), name, see) as clone:
+        sample(clone, name, steps=1, batch=2)
+    return found
+
+
+@pytest.mark.parametrize("tokens", ["image", "all"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_probe_measures_the_dense_formula(name, tokens):
+    probed, record = probe(model(name), tokens=tokens)
+    assert torch.equal(sample(probed, name, steps=1, batch=2), sample(model(name), name, steps=1, batch=2))
+    (run,) = record.of(None).runs
+    truth = measured(name, where_the_image_is(name, batch=2) if tokens == "image" else None)
+    assert run.values.isfinite().all()
+    assert len(truth) == 2 * len(run.info.blocks)
+    for (block, branch), values in truth.items():
+        found = run.values[:, 0, run.info.blocks.index(block), branch]
+        torch.testing.assert_close(found, values.float(), rtol=1e-3, atol=1e-3)

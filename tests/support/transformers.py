@@ -98,6 +98,8 @@ RADIANCE = dict(
     nerf_tile_size=0,
     nerf_final_head_type="conv",
     nerf_embedder_dtype=torch.float32,
+    use_x0=False,
+    use_sequential_txt_ids=False,
 )
 HUNYUAN = {key: value for key, value in FLUX.items() if key != "txt_ids_dims"}
 HUNYUAN.update(
@@ -129,8 +131,9 @@ LUMINA = dict(
 Z_IMAGE = dict(
     LUMINA,
     dim=256,
-    n_kv_heads=2,
-    axes_dims=[32, 48, 48],
+    n_heads=4,
+    n_kv_heads=4,
+    axes_dims=[16, 24, 24],
     rope_theta=256.0,
     z_image_modulation=True,
     time_scale=1000.0,
@@ -415,9 +418,9 @@ def watched(model, name: str, see=lambda attention, plain: None):
     """
     small, running = FAMILIES[name], []
 
-    def enter(label, turns_of_own):
+    def enter(labels):
         def hook(*_):
-            running.append([label, turns_of_own, 0])
+            running.append([labels, []])  # and the sizes of the heads of the calls so far
 
         return hook
 
@@ -429,20 +432,21 @@ def watched(model, name: str, see=lambda attention, plain: None):
         held = model.model.diffusion_model.get_submodule(path)
         for index, module in enumerate(held.children()):
             several = own > 1 and (not hasattr(module, "x_block") or module.x_block.x_block_self_attn)
-            label = [f"{stage}.{index}.{turn}" for turn in range(own)] if several else [f"{stage}.{index}"]
-            handles.append(module.register_forward_pre_hook(enter(label, len(label))))
+            labels = [f"{stage}.{index}.{turn}" for turn in range(own)] if several else [f"{stage}.{index}"]
+            handles.append(module.register_forward_pre_hook(enter(labels)))
             handles.append(module.register_forward_hook(leave))
 
     def override(func, q, k, v, heads, *args, **kwargs):
         options = kwargs["transformer_options"]
-        block = None
-        if running:
-            labels, _, turn = running[-1]
-            block = labels[turn] if turn < len(labels) else None
-            running[-1][2] += 1
         out = func(q, k, v, heads, *args, **kwargs)
         mask = kwargs.get("mask", args[0] if args else None)
         *qkv, mask = split(q, k, v, heads, mask, kwargs.get("skip_reshape", False))
+        block = None
+        if running:
+            labels, sizes = running[-1]
+            if not sizes or qkv[0].shape[-1] == sizes[0]:  # Circulation's own calls have larger heads
+                sizes.append(qkv[0].shape[-1])
+            block = labels[len(sizes) - 1] if len(sizes) <= len(labels) else None
         plain = out if kwargs.get("skip_output_reshape") else out.unflatten(-1, (heads, -1)).transpose(1, 2)
         new = see(Attention(block, *qkv, mask, options), plain)
         if new is None:
