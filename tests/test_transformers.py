@@ -21,7 +21,8 @@ from support.transformers import conditioning, image_positions, sample, watched
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4  # the fast path against the written-out one, relative, over a whole run
 FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
-SLOTS = [name for name in FAMILIES if name not in ("lumina2", "z_image", "omnigen2", "hidream", "cosmos", "predict2")]
+SLOTS = ["sd3", "aura", "flux", "flux2", "chroma", "radiance", "hunyuan_video", "hunyuan_image", "qwen", "wan", "ltxv", "mochi"]
+SLOTS += [name for name in ("joyimage", "lens", "mage_flow") if name in FAMILIES]  # Kandinsky 5 has some that call no block
 
 
 @functools.cache
@@ -90,7 +91,7 @@ def test_all_blocks_are_reported_once_each_as_they_run_and_no_other_call_is_touc
     plain, untouched = calls_of(model(name), name)
     found, _ = calls_of(model(name), name, then=circulated)
     size = engine("families").blocks(model(name))[0].head_dim
-    assert [call for call in found if call[3] == size] == plain
+    assert [call for call in found if call[3] != 2 * size] == plain
     assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
     blocks = [str(block) for block in engine("families").blocks(model(name))]
     run = [block for block, *_ in plain if block]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from torch.nn import Module, ModuleDict
 
@@ -16,7 +18,7 @@ REFERENCE_REFINER = "sees the reference images alone"
 
 HEADS = ("num_heads", "n_heads", "heads", "n_local_heads", "num_attention_heads")
 HEAD_SIZE = ("head_dim", "dim_head", "headdim")
-WIDTH = ("hidden_size", "inner_dim")
+WIDTH = ("hidden_size", "inner_dim", "img_attn_proj.in_features")
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,15 @@ class Transformer:
 
 def heads(attention: Module) -> tuple[int, int]:
     """The number of heads and their size, under whatever names the module keeps them."""
-    number = next(getattr(attention, word) for word in HEADS if hasattr(attention, word))
-    size = next((getattr(attention, word) for word in HEAD_SIZE if hasattr(attention, word)), None)
-    return number, size or next(getattr(attention, word) for word in WIDTH if hasattr(attention, word)) // number
+    number = _known(attention, HEADS)
+    return number, _known(attention, HEAD_SIZE) or _known(attention, WIDTH) // number
+
+
+def _known(module: Module, names: Sequence[str]) -> int | None:
+    for name in names:
+        with contextlib.suppress(AttributeError):
+            return attrgetter(name)(module)
+    return None
 
 
 def pair(size: int | Sequence[int]) -> Sequence[int]:
