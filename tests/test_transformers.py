@@ -132,6 +132,27 @@ def test_the_image_is_found_beside_texts_of_any_length(name):
     assert found.keys() == image.keys() and all(torch.equal(found[tokens], image[tokens]) for tokens in image)
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_text_as_long_as_the_picture_is_not_taken_for_it(name):
+    prompt = conditioning(name, 1, tokens=min(int(where.sum()) for where in where_the_image_is(name).values()))
+    assert_written_out(name, positive=prompt, negative=prompt)
+
+
+MASKS = {
+    # from every token to every other, as by IPAdapter-like nodes; and for a text that is filled up
+    "flux": {"attention_mask": 3 * torch.randn(1, 64, 64), "attention_mask_img_shape": (8, 6)},
+    "hunyuan_video": {"attention_mask": torch.arange(16).lt(9).long()[None]},
+}
+
+
+@pytest.mark.parametrize("tokens", ["image", "all"])
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_are_added_after_scaling(name, tokens):
+    prompt = conditioning(name, 1, **MASKS[name])
+    assert change(sample(model(name), name, positive=prompt), sample(model(name), name)) > 1e-3
+    assert_written_out(name, dict(tokens=tokens), positive=prompt)
+
+
 REFERENCES = {"reference_latents": [torch.randn(1, 16, 8, 10), torch.randn(1, 16, 6, 6)]}
 SITUATIONS = {
     "flux: two references": ("flux", REFERENCES, {}),
