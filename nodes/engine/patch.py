@@ -8,6 +8,7 @@ Starting late also puts us on top of whatever other nodes installed, before or a
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from comfy_execution.utils import get_executing_context
 
 from . import families
 from .attention import Call
+from .circulation import ALL_TOKENS
 from .forward import Forward, Mark
 from .plan import Plan
 from .probe import Observer, Probe
@@ -67,7 +69,9 @@ def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
 def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool) -> RunInfo:
     context = get_executing_context()
     function = getattr(sampler, "sampler_function", sampler)
-    left_out = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
+    notes = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
+    if observer.probe.tokens == ALL_TOKENS:
+        notes.append("Measured over all tokens, those of the text included where they share an attention.")
     return RunInfo(
         label=observer.probe.label,
         space=observer.probe.space,
@@ -77,7 +81,7 @@ def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool
         schedule=schedule,
         blocks=tuple(map(str, observer.probe.blocks)),
         rules=tuple(map(str, run.plan.rules)),
-        notes=(*run.declined(), *left_out),
+        notes=(*run.declined(), *notes),
         complete=complete,
         node=context and _of_the_graph(context.node_id),
         prompt=context and context.prompt_id,
@@ -121,8 +125,13 @@ def _install(run: Run, guider) -> None:
     options["optimized_attention_override"] = _never_compiled(override)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch, options)
-    if "torch_compile_kwargs" in guider.model_options:
+    if "torch_compile_kwargs" in guider.model_options and _takes_any_argument(module.forward):
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, options)
+
+
+def _takes_any_argument(function) -> bool:
+    """HiDream's does not: compiled and run without us, it has to be compiled anew to be circulated."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values())
 
 
 def _mark_unet(run: Run, options: dict) -> None:

@@ -245,7 +245,7 @@ class Run:
         missed = [block for block in self._blocks if block.address in wanted - self._seen]
         sentences = [f"Never came to {describe(missed)}: {SKIPPED}."] if self._seen and missed else []
         if self._distrusted:
-            sentences.append(f"Left alone after the first step: {MISCOUNTED}.")
+            sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
         for reason, calls in self._declined.items():
             where = describe(block for block in self._blocks if block.address in calls)
             sentences.append(f"Left alone in {sum(calls.values())} calls at {where}: {reason}.")

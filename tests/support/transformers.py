@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import comfy.ldm.chroma.model as chroma
 import comfy.ldm.chroma_radiance.model as chroma_radiance
@@ -202,6 +203,10 @@ def unmasked(tokens, generator):
     return {"attention_mask": torch.ones(1, tokens, dtype=torch.long)}
 
 
+def first_frame(tokens, generator):
+    return {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=torch.randn(1, 257, 1280, generator=generator))}
+
+
 FAMILIES: dict[str, Small] = {
     "sd3": Small(
         "SD3",
@@ -291,6 +296,11 @@ FAMILIES: dict[str, Small] = {
         extra=llama,
     ),
     "wan": Small("WAN21_T2V", WAN, (16, 2, 8, 12), {"blocks": ("layer", 1)}),
+    "wan_i2v": Small("WAN21_I2V", dict(WAN, model_type="i2v", in_dim=36), (16, 2, 8, 12), {"blocks": ("layer", 1)}, extra=first_frame),
+    "wan_vace": Small(
+        "WAN21_Vace", dict(WAN, model_type="vace", vace_layers=1, vace_in_dim=96), (16, 2, 8, 12), {"blocks": ("layer", 1)}
+    ),
+    "wan_camera": Small("WAN21_Camera", dict(WAN, model_type="camera", in_dim=32), (16, 2, 8, 12), {"blocks": ("layer", 1)}, extra=first_frame),
     "ltxv": Small(
         "LTXV",
         dict(

@@ -1,6 +1,6 @@
 """What each model family tells us: where its attentions over the image are, and which tokens are the image.
 
-`transformers` is the table. A family that is not in it is refused by name.
+UNets are one family; the transformers are the rows of `table`. A family that is in neither is refused by name.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from torch.nn import Module
 
 from ..blocks import Block
 from ..circulation import INPUT_SPACE
+from .table import REFUSED, TRANSFORMERS
 from .transformer import Transformer
-from .transformers import REFUSED, TRANSFORMERS
 from .unet import UNet, alternates_with_time
 
 UNETS = "Stable Diffusion 1.5, 2.x, SDXL and its relatives (refiner, SSD-1B, Segmind Vega, KOALA), Stable Video Diffusion"
