@@ -45,7 +45,8 @@ class Call:
 
     def heads_of(self, tensor: Tensor) -> Tensor:
         if not self._in_heads:
-            split = tensor if tensor.ndim == 4 else tensor.unflatten(-1, (-1, self._head_dim()))  # SD3 splits v itself
+            head_dim = self.q.shape[-1] // self.heads
+            split = tensor if tensor.ndim == 4 else tensor.unflatten(-1, (-1, head_dim))  # SD3 splits v itself
             tensor = split.transpose(1, 2)
         shared = self.heads // tensor.shape[1]
         return tensor if shared == 1 else tensor.repeat_interleave(shared, dim=1)
@@ -82,9 +83,6 @@ class Call:
         if mask.ndim < 4:
             mask = mask[None, None] if mask.ndim == 2 else mask.unsqueeze(1)
         return mask[rows] if mask.shape[0] == self.q.shape[0] else mask
-
-    def _head_dim(self) -> int:
-        return self.q.shape[-1] if self._in_heads else self.q.shape[-1] // self.heads
 
     def _send(self, *args, **kwargs) -> Tensor:
         if self._previous is not None:

@@ -97,6 +97,9 @@ def _install(run: Run, guider) -> None:
     options = guider.model_options["transformer_options"]  # ComfyUI's copy for this run
     previous = options.get("optimized_attention_override")
     family, module = families.find(guider.model_patcher), families.network(guider.model_patcher)
+    announce = _follow_transformer(run, options, family, module) if isinstance(family, families.Transformer) else None
+    if announce is None:
+        _mark_unet(run, options)
 
     def override(func, *args, **kwargs):
         call = Call(func, previous, args, kwargs)
@@ -110,18 +113,15 @@ def _install(run: Run, guider) -> None:
 
     def calc_cond_batch(executor, model, conds, x, timestep, model_options):
         run.begin_pass(timestep, _branches(guider, conds))
-        return executor(model, conds, x, timestep, model_options)
+        out = executor(model, conds, x, timestep, model_options)
+        run.end_pass()
+        return out
 
     def apply_model(executor, *args, **kwargs):
         # Compiled code is not asked again whether transformer_options differ, only what the model is
         # called with: a new argument keeps it from taking the code made for the model without us.
         return executor(*args, circulation=True, **kwargs)
 
-    announce = None
-    if isinstance(family, families.UNet):
-        _mark_unet(run, options)
-    else:
-        announce = _follow_transformer(run, options, family, module)
     options["optimized_attention_override"] = _never_compiled(override)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch, options)
@@ -152,7 +152,7 @@ def _mark_unet(run: Run, options: dict) -> None:
 
 
 def _follow_transformer(run: Run, options: dict, family: families.Transformer, module) -> Callable[[Call], None]:
-    """Transformers are followed through each call of the model; gives what announces an attention call."""
+    """Transformers are followed through each call of the model. What comes back announces an attention call."""
     places = family.places(module)
 
     def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):

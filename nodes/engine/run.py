@@ -63,8 +63,8 @@ class Site:
 class Run:
     """Made when sampling starts, dropped when it ends.
 
-    `begin_evaluation` is called when the sampler asks the model, `begin_pass` before each batch of
-    model calls that it takes to answer, `announce` in front of attentions, `attention` by each
+    `begin_evaluation` is called when the sampler asks the model, `begin_pass` and `end_pass` around each
+    batch of model calls that it takes to answer, `announce` in front of attentions, `attention` by each
     attention call. `announce` and `attention` read nothing back from the device.
     """
 
@@ -78,6 +78,7 @@ class Run:
         self._pending: dict[torch.device, Site | None] = {}
         self._last_announced: tuple[Address | None, bool] = (None, False)
         self._seen: set[Address] = set()
+        self._passes = 0
         self._distrusted = False
         self._hit: set[Address] = set()
         self._hit_branches: set[str] = set()
@@ -103,6 +104,10 @@ class Run:
             self.plan.move_to(float(sigma.flatten()[0]))
         for observer in self.observers:
             observer.begin_pass()
+
+    def end_pass(self) -> None:
+        """Not called if the pass was cut short."""
+        self._passes += 1
 
     def distrust(self) -> None:
         """The attentions of a model call were other than those of this family: it is no longer known which is which."""
@@ -243,7 +248,7 @@ class Run:
         """What was left alone, where and why, in sentences."""
         wanted = {block.address for part in (*self.plan.rules, *(o.probe for o in self.observers)) for block in part.blocks}
         missed = [block for block in self._blocks if block.address in wanted - self._seen]
-        sentences = [f"Never came to {describe(missed)}: {SKIPPED}."] if self._seen and missed else []
+        sentences = [f"Never came to {describe(missed)}: {SKIPPED}."] if self._passes and missed else []
         if self._distrusted:
             sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
         for reason, calls in self._declined.items():
