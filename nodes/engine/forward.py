@@ -50,16 +50,18 @@ class Forward:
         self._calls += 1
         if self.MARK in options:
             mark = options[self.MARK]
-            return self._places.get((*mark.block, mark.next_turn()))
-        if "block_index" in options:
+            self._block, self._turn = mark.block, mark.next_turn()
+        elif "block_index" in options:
             self._told += 1
             block = (options.get("block_type"), options["block_index"])
+            # Side networks such as VACE's run after a block, without its mark and under its number.
             self._turn = self._turn + 1 if block == self._block else 0
             self._block = block
-            return self._places.get((*block, self._turn))
-        if self._calls <= len(self._sequence):
+        elif self._calls <= len(self._sequence):
             return self._sequence[self._calls - 1]
-        return None
+        else:
+            return None
+        return self._places.get((*self._block, self._turn))
 
     def image(self, tokens: int, options: Mapping) -> slice | None:
         """Which of an attention's tokens are the image's; None if there is no room for it."""
