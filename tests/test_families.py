@@ -1,5 +1,7 @@
 """What is said of a family before sampling: which are supported, why others are not, and what blocks a model has."""
 
+import importlib
+
 import comfy.sd
 import pytest
 import safetensors.torch
@@ -28,6 +30,13 @@ PIXART = dict(
 CASCADE = dict(stable_cascade_stage="b", c_hidden=[16, 16], nhead=[-1, 2], blocks=[[1, 1], [1, 1]], block_repeat=[[1, 1], [1, 1]],
                c_r=16, c_cond=16, c_in=4, c_out=4, level_config=["CT", "CTA"])  # fmt: skip
 
+LATER = {
+    "MageFlowTransformer2DModel", "LensTransformer2DModel", "JoyImageTransformer3DModel", "SingleStreamDiT", "BooguTransformer2DModel",
+    "Ideogram4Transformer", "PixDiT_T2I", "SCAILWanModel", "CogVideoXTransformer3DModel", "Kandinsky5", "ErnieImageModel", "NaDiT",
+    "HiDreamO1Transformer", "WanAnimate2Model", "CausalWanModel", "LTXAVModel", "MiniMaxH3Model", "AceStepConditionGenerationModel",
+    "MiniMaxMusic3DiT", "Trellis2", "LatentSeqMMFlowModel",
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("node_id", ["CirculationControl", "CirculationAdaptive"])
 @pytest.mark.parametrize("family, config, why", [
@@ -48,6 +57,21 @@ def test_an_unknown_family_is_named():
     model.model.diffusion_model = torch.nn.Linear(1, 1)
     with pytest.raises(ValueError, match="does not know Flux models. Supported: "):
         patch(model)
+
+
+def test_the_table_names_classes_of_comfyui():
+    """In an older one but for those that came later."""
+    table = engine("families.table")
+    missing = set()
+    for path in {**table.TRANSFORMERS, **table.REFUSED}:
+        module, _, name = path.rpartition(".")
+        try:
+            found = hasattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            missing.add(name)
+    assert missing <= LATER
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -40,10 +40,10 @@ def written_out(model, name, image=None, adapt=None, only=None, **kwargs):
         return sample(clone, name, **kwargs)
 
 
-def where_the_image_is(name, **kwargs):
+def where_the_image_is(name, changed={}, **kwargs):
     """Without the refiners of Lumina: they carry the noise into the tokens that fill up the image's."""
     alone = {"n_refiner_layers": 0} if name in ("lumina2", "z_image") else {}
-    return image_positions(model(name, **alone), name, **kwargs)
+    return image_positions(model(name, **changed, **alone), name, **kwargs)
 
 
 def assert_written_out(name, inputs={}, adapt=None, only=None, **kwargs):
@@ -125,7 +125,7 @@ def test_the_image_is_found_beside_texts_of_any_length(name):
     found = {}
     base, Forward = model(name), engine("forward").Forward
     family, module = engine("families").find(base), base.model.diffusion_model
-    forward = Forward(family, module, {}, (1, *transformers.FAMILIES[name].latent), {})
+    forward = Forward(family, module, family.places(module), (1, *transformers.FAMILIES[name].latent), {})
     for tokens, wanted in image.items():
         within = forward.image(tokens, {"img_slice": [tokens - int(wanted.sum()), tokens]})
         found[tokens] = torch.zeros(tokens, dtype=torch.bool)
@@ -161,6 +161,7 @@ SITUATIONS = {
     "flux2: a reference": ("flux2", {"reference_latents": [torch.randn(1, 128, 4, 5)]}, {}),
     "qwen: two references": ("qwen", {"reference_latents": [r.unsqueeze(2) for r in REFERENCES["reference_latents"]]}, {}),
     "omnigen2: two references": ("omnigen2", REFERENCES, {}),
+    "z_image: two references, which newer ComfyUI takes": ("z_image", REFERENCES, {}),
     "boogu: two references": ("boogu", REFERENCES, {}),
     "joyimage: a reference": ("joyimage", {"reference_latents": [torch.randn(1, 16, 1, 8, 6)]}, {}),
     "mage_flow: a reference": ("mage_flow", {"reference_latents": [torch.randn(1, 128, 4, 5)]}, {}),
@@ -177,7 +178,7 @@ KNOWN = {words: situation for words, situation in SITUATIONS.items() if situatio
 def test_references_are_not_the_image(name, extra, changed):
     base = model(name, **changed)
     prompts = dict(positive=conditioning(name, 1, **extra), negative=conditioning(name, 2, 11, **extra))
-    image = image_positions(base, name, **prompts)
+    image = where_the_image_is(name, changed, **prompts)
     assert all(where.sum() < len(where) for where in image.values()) or name == "wan"
     result = sample(circulated(base), name, **prompts)
     reference = written_out(base, name, image, **prompts)

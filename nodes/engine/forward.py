@@ -40,7 +40,7 @@ class Forward:
         self._family = family
         self._conditions = conditions
         self._places = places
-        self._sequence = family.sequence(module, conditions) if family.counted else ()
+        self._sequence = family.sequence(module, places, conditions) if family.counted else ()
         self._calls = 0
         self._told = 0
         self._block, self._turn = None, 0

@@ -73,9 +73,8 @@ class Transformer:
             if not stage.left_alone
         }
 
-    def sequence(self, module: Module, conditions: Mapping) -> list[Address | None]:
+    def sequence(self, module: Module, places: Mapping[tuple, Address], conditions: Mapping) -> list[Address | None]:
         """The address of each attention call of the model in turn, None for those left alone."""
-        places = self.places(module)
         return [
             None if stage.left_alone else places.get((stage.kind, index, turn))
             for stage in self.stages
