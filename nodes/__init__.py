@@ -1,6 +1,7 @@
 from comfy_api.latest import ComfyExtension
 
 from .circulation import CirculationAdaptive, CirculationControl
+from .model import ModelBlocks
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
 
 
@@ -14,4 +15,5 @@ class CirculationExtension(ComfyExtension):
             StabilityCompare,
             SaveStability,
             LoadStability,
+            ModelBlocks,
         ]

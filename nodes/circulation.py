@@ -6,7 +6,18 @@ from comfy_api.latest import io
 
 from .engine import families
 from .engine.blocks import Selection
-from .engine.circulation import DEVIATION, ETA_OVER, FORMULAS, IMAGE, RESCALES, VALUE_SPACE, Adaptive, Circulation
+from .engine.circulation import (
+    DEVIATION,
+    ETA_OVER,
+    FORMULAS,
+    IMAGE,
+    IMAGE_TOKENS,
+    RESCALES,
+    TOKENS,
+    VALUE_SPACE,
+    Adaptive,
+    Circulation,
+)
 from .engine.patch import add
 from .engine.rule import ALPHA_RANGE, BETA_RANGE, BOTH, BRANCHES, Rule
 from .schema import schema
@@ -47,7 +58,7 @@ def _strength_inputs(alpha: float, beta: float) -> list:
             "blocks",
             default="all",
             tooltip="Where in the model: all, or a list such as input.4, input.4.1, middle, output.3-5, 0%-40% "
-            "(depth), !middle (all but it).",
+            "(depth), !middle (all but it). List Model Blocks says what a model has.",
         ),
     ]
 
@@ -72,6 +83,14 @@ def _scope_inputs() -> list:
         Schedule.Input(
             "schedule", optional=True, tooltip="Strength over depth and time. No node of this version makes one."
         ),
+        io.Combo.Input(
+            "tokens",
+            options=list(TOKENS),
+            default=IMAGE_TOKENS,
+            optional=True,
+            tooltip="Where image and text share one attention (Flux, SD3, Qwen-Image ...): change only how the image attends "
+            "to itself, or all of it. No difference on other models.",
+        ),
     ]
 
 
@@ -83,6 +102,7 @@ def _patched(model, circulation, start_percent, end_percent, blocks, branches, s
     if schedule is not None:
         raise ValueError("schedule: this version of Circulation takes none. Disconnect it, or update the pack.")
     there = families.blocks(model)
+    families.check_space(model, "rescale", circulation.rescale)
     selection = Selection.parse(blocks)
     rule = Rule(circulation, selection, selection.of(there), start_percent, end_percent, branches)
     return io.NodeOutput(add(model, rule))
@@ -102,9 +122,19 @@ class CirculationControl(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, alpha, beta, start_percent, end_percent, blocks, branches=BOTH, rescale=VALUE_SPACE, schedule=None
+        cls,
+        model,
+        alpha,
+        beta,
+        start_percent,
+        end_percent,
+        blocks,
+        branches=BOTH,
+        rescale=VALUE_SPACE,
+        schedule=None,
+        tokens=IMAGE_TOKENS,
     ):
-        circulation = Circulation(alpha, beta, rescale)
+        circulation = Circulation(alpha, beta, rescale, tokens=tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
 
 
@@ -156,7 +186,8 @@ class CirculationAdaptive(io.ComfyNode):
         branches=BOTH,
         rescale=VALUE_SPACE,
         schedule=None,
+        tokens=IMAGE_TOKENS,
     ):
         adaptive = Adaptive(adapt_alpha, adapt_beta, formula, eta_over)
-        circulation = Circulation(alpha, beta, rescale, adaptive)
+        circulation = Circulation(alpha, beta, rescale, adaptive, tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)

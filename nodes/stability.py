@@ -12,7 +12,7 @@ from comfy_api.latest import io, ui
 from .engine import families, plots
 from .engine import record as records
 from .engine.blocks import Selection
-from .engine.circulation import INPUT_SPACE, VALUE_SPACE
+from .engine.circulation import IMAGE_TOKENS, INPUT_SPACE, TOKENS, VALUE_SPACE
 from .engine.live import teller
 from .engine.patch import add
 from .engine.probe import Probe
@@ -62,6 +62,14 @@ class StabilityProbe(io.ComfyNode):
                 io.String.Input(
                     "label", default="", optional=True, tooltip="A name for this measurement in graphs and tables."
                 ),
+                io.Combo.Input(
+                    "tokens",
+                    options=list(TOKENS),
+                    default=IMAGE_TOKENS,
+                    optional=True,
+                    tooltip="Where image and text share one attention: measure the image's tokens among themselves, or all "
+                    "of them. No difference on other models.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="model", tooltip="The model with the probe. Connect it to a sampler."),
@@ -72,12 +80,14 @@ class StabilityProbe(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, measure_in, every_n_steps, blocks, branches=BOTH, label=""):
+    def execute(cls, model, measure_in, every_n_steps, blocks, branches=BOTH, label="", tokens=IMAGE_TOKENS):
         check_word("measure_in", measure_in, (VALUE_SPACE, INPUT_SPACE))
         check_word("branches", branches, BRANCHES)
+        check_word("tokens", tokens, TOKENS)
+        families.check_space(model, "measure_in", measure_in)
         chosen = Selection.parse(blocks).of(families.blocks(model))
         live = LiveRecord(cls.hidden.unique_id)
-        probe = Probe(measure_in, every_n_steps, chosen, branches, label, live, teller(cls.hidden.unique_id))
+        probe = Probe(measure_in, every_n_steps, chosen, branches, label, live, teller(cls.hidden.unique_id), tokens)
         return io.NodeOutput(add(model, probe), live)
 
 

@@ -46,6 +46,25 @@ def test_rounding_is_at_most_twice_that_of_the_plain_formula(dtype, name, space)
         assert error(out, exact) <= 2 * plainly
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_same_holds_for_the_image_among_other_tokens(dtype, name):
+    """Whose rows keep the model's own bits."""
+    *tensors, heads = calls.inputs(tokens=256, head_dim=64, scale=1.0, dtype=dtype)
+    image = torch.zeros(256, dtype=torch.bool)
+    image[70:230] = True
+
+    def plainly(dtype):
+        q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in tensors[:3])
+        return dense.circulation_within(q, k, v, ALPHA, BETA, image).transpose(1, 2).flatten(-2)
+
+    exact = plainly(torch.float64)
+    out = calls.Site(image=slice(70, 230))(backend(name), *tensors, heads=heads)
+    assert out.dtype == dtype
+    assert error(out, exact) <= 2 * error(plainly(dtype), exact)
+    assert torch.equal(out[:, ~image], backend(name)(*tensors[:3], heads=heads)[:, ~image])
+
+
 def test_values_whose_norm_overflows_float16_are_rescaled_all_the_same():
     q, k, v, x, heads = calls.inputs(tokens=64, head_dim=64, dtype=torch.float16)
     v = (1.5e4 * v).clamp(-3e4, 3e4)

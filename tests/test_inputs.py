@@ -34,6 +34,7 @@ def model():
     (dict(schedule={}), "schedule"),
     (dict(rescale="sideways"), "rescale is 'sideways'"),
     (dict(branches="neither"), "branches is 'neither'"),
+    (dict(tokens="text"), "tokens is 'text'"),
 ])  # fmt: skip
 def test_bad_numbers_and_words_are_refused(model, node_id, inputs, words):
     with pytest.raises(ValueError, match=words.replace(".", r"\.")):
@@ -54,12 +55,6 @@ def test_bad_words_of_the_adaptive_node_are_refused(model, inputs, words):
 def test_what_is_not_a_diffusion_model_is_refused(node_id, thing):
     with pytest.raises(TypeError, match="not a diffusion model"):
         patch(thing, node_id)
-
-
-@pytest.mark.parametrize("node_id", NODES)
-def test_another_family_is_refused_by_name(node_id):
-    with pytest.raises(ValueError, match="cannot patch SD3 models. Supported: Stable Diffusion 1.5"):
-        patch(build("sd3"), node_id)
 
 
 def test_a_refusal_leaves_the_model_alone(model):
@@ -87,6 +82,7 @@ CONTROL = [
     ("branches", ["both", "positive", "negative"], "both"),
     ("rescale", ["value space", "input space (paper)", "off"], "value space"),
     ("schedule", "CIRCULATION_SCHEDULE", None),
+    ("tokens", ["image", "all"], "image"),
 ]
 ADAPTIVE = [
     CONTROL[0],
@@ -115,7 +111,7 @@ def test_the_schema_is_the_promised_one(node_id, name, inputs):
     info = node(node_id).GET_NODE_INFO_V1()
     assert (info["display_name"], info["category"], info["output"]) == (name, "circulation", ["MODEL"])
     assert info["input_order"]["required"] + info["input_order"]["optional"] == [i[0] for i in inputs]
-    assert info["input_order"]["optional"] == ["branches", "rescale", "schedule"]
+    assert info["input_order"]["optional"] == ["branches", "rescale", "schedule", "tokens"]
     specs = {**info["input"]["required"], **info["input"]["optional"]}
     for id, kind, default in inputs:
         found, options = specs[id]

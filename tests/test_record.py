@@ -9,7 +9,7 @@ import comfy_extras.nodes_pag as pag
 import node_helpers
 import pytest
 import torch
-from support.host import engine, node, patch, probe
+from support.host import engine, node, patch, probe, with_hidden
 from support.models import build, conditioning
 from support.others import execute
 from support.sampling import sample
@@ -220,7 +220,7 @@ def test_bad_inputs_of_the_probe_are_refused(model, inputs, words):
 
 def test_a_readout_before_the_sampler_says_what_to_connect(model):
     _, live = probe(model)
-    cls = node("StabilityReadout").PREPARE_CLASS_CLONE({"UNIQUE_ID": "2", "PROMPT": {}})
+    cls = with_hidden("StabilityReadout", UNIQUE_ID="2", PROMPT={})
     with pytest.raises(ValueError, match="Nothing was measured yet"):
         cls.execute(live, "sheet", "energy")
     with pytest.raises(ValueError, match="straight from a probe"):

@@ -14,13 +14,17 @@ BASELINE, CIRCULATION = "circulation/baseline", "circulation/circulation"
 
 CONTROL = {"model": None, "alpha": 1.05, "beta": 3.0, "start_percent": 0.0, "end_percent": 1.0, "blocks": "all"}
 ADAPTIVE = {**CONTROL, "alpha": 1.2, "beta": 5.0, "adapt_alpha": True, "adapt_beta": True, "formula": "deviation", "eta_over": "image"}
-SCOPE = {"branches": "both", "rescale": "value space", "schedule": None}
+SCOPE = {"branches": "both", "rescale": "value space", "schedule": None, "tokens": "image"}
 CHOICES = {
     "formula": ["deviation", "scale"],
     "eta_over": ["image", "head", "batch"],
     "branches": ["both", "positive", "negative"],
     "rescale": ["value space", "input space (paper)", "off"],
+    "tokens": ["image", "all"],
 }
+
+
+FAMILIES = ["sd3", "flux", "z-image", "qwen-image", "wan"]
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +34,17 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prompt(server):
-    """The shipped workflow as the front end turns it into a prompt, made small."""
+def prompts(server):
+    """The shipped workflows as the front end turns them into prompts."""
     with front_end(server) as page:
-        return small(open_workflow(page, workflow("circulation-basic")))
+        basic = open_workflow(page, workflow("circulation-basic"))
+        others = {name: open_workflow(page, workflow(f"circulation-{name}"), without_files=True) for name in FAMILIES}
+        return {"basic": basic, **others}
+
+
+@pytest.fixture
+def prompt(prompts):
+    return small(copy.deepcopy(prompts["basic"]))
 
 
 def one(prompt, class_type):
@@ -84,6 +95,20 @@ def test_workflow_loads_in_the_front_end(prompt):
     assert inputs == {name: value for name, value in {**CONTROL, **SCOPE}.items() if value is not None}
     first, second = (node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler")
     assert {key for key in first if first[key] != second[key]} == {"model"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_workflow_of_a_family_is_right_but_for_the_model_files(server, prompts, family):
+    prompt = prompts[family]
+    inputs = dict(one(prompt, "CirculationControl")["inputs"])
+    assert isinstance(inputs.pop("model"), list)
+    assert inputs == {name: value for name, value in {**CONTROL, **SCOPE}.items() if value is not None}
+    first, second = (node["inputs"] for node in prompt.values() if node["class_type"] == "KSampler")
+    assert {key for key in first if first[key] != second[key]} == {"model"}
+    with pytest.raises(demo.ServerError) as refused:
+        server.queue(prompt)
+    _, *complaints = str(refused.value).splitlines()
+    assert complaints and all("Value not in list" in line and ".safetensors' not in" in line for line in complaints), complaints
 
 
 def test_workflow_runs_and_the_images_differ(server, prompt):

@@ -15,7 +15,7 @@ from support.server import demo, front_end, open_workflow, prompt_of, small, sta
 
 CHECKPOINT = "sd_xl_base_1.0.safetensors"
 WORKFLOWS = ["stability-readout", "baseline-vs-circulation"]
-PROBE = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", "branches": "both", "label": ""}
+PROBE = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", "branches": "both", "label": "", "tokens": "image"}
 EXPANDING = '''
 from comfy_execution.graph_utils import GraphBuilder
 

@@ -33,7 +33,9 @@ class Call:
         self.heads: int = named.pop("heads")
         self.mask: Tensor | None = named.pop("mask", None)
         self._in_heads = bool(named.pop("skip_reshape", False))
+        named.pop("enable_gqa", None)  # heads_of gives every query head its own keys
         self._out_heads = bool(named.pop("skip_output_reshape", False))
+        self.options: dict = kwargs.get("transformer_options") or {}
         # The marker keeps a backend that falls back on a decorated one from entering our override again.
         self._options = {**named, "_inside_attn_wrapper": True}
 
@@ -42,7 +44,16 @@ class Call:
         return self._send(*self._args, **self._kwargs)
 
     def heads_of(self, tensor: Tensor) -> Tensor:
-        return tensor if self._in_heads else tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        if not self._in_heads:
+            head_dim = self.q.shape[-1] // self.heads
+            split = tensor if tensor.ndim == 4 else tensor.unflatten(-1, (-1, head_dim))  # SD3 splits v itself
+            tensor = split.transpose(1, 2)
+        shared = self.heads // tensor.shape[1]
+        return tensor if shared == 1 else tensor.repeat_interleave(shared, dim=1)
+
+    def tokens(self, tensor: Tensor) -> tuple[int, int]:
+        """Rows of the batch and tokens of q, k or v."""
+        return tensor.shape[0], tensor.shape[2 if self._in_heads else 1]
 
     def heads_of_output(self, tensor: Tensor) -> Tensor:
         return tensor if self._out_heads else tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
@@ -51,12 +62,14 @@ class Call:
         """(B, H, L, d) in the layout that the model expects of this call."""
         return tensor if self._out_heads else tensor.transpose(1, 2).flatten(-2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, rows: slice) -> Tensor:
-        """Ordinary attention with this call's options on some of its rows, (B, H, L, D) in and out."""
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, rows: slice, queries: slice) -> Tensor:
+        """Ordinary attention with this call's options on some of its rows and of their queries, (B, H, L, D) in and out."""
         send = self._send if q.shape[-1] <= self._head_limit() else attention_pytorch
         mask = self.mask
         if mask is not None and mask.ndim > 2 and mask.shape[0] == self.q.shape[0]:
             mask = mask[rows]
+        if mask is not None and mask.shape[-2] > 1:
+            mask = mask[..., queries, :]
         out = send(q, k, v, self.heads, mask=mask, skip_reshape=True, skip_output_reshape=True, **self._options)
         if out.ndim == 3:  # some fallbacks forget skip_output_reshape
             out = out.unflatten(-1, (self.heads, -1)).transpose(1, 2)

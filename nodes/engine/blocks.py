@@ -4,8 +4,8 @@ A selection is a list of items separated by commas or spaces:
 
     all                every block
     output             a stage
-    input.4            a block, with all its transformer layers; indices are ComfyUI's own
-    input.4.1          one transformer layer of a block
+    input.4, double.7  a block, with all its layers; indices are ComfyUI's own
+    input.4.1          one layer of a block that has several
     output.3-5         a range, of blocks or (output.3.0-1) of layers
     0%-40%             a depth, in execution order: portable between models
     !middle            whatever the other items say, not these; alone: all but these
@@ -22,22 +22,25 @@ from decimal import Decimal
 from itertools import groupby
 
 
+Address = tuple[str, int, int | None]
+
+
 @dataclass(frozen=True)
 class Block:
     """One self-attention of a model."""
 
     stage: str
     index: int
-    layer: int
+    layer: int | None  # None where a block has no more than one
     heads: int
     head_dim: int
 
     @property
-    def address(self) -> tuple[str, int, int]:
+    def address(self) -> Address:
         return self.stage, self.index, self.layer
 
     def __str__(self) -> str:
-        return f"{self.stage}.{self.index}.{self.layer}"
+        return ".".join(str(part) for part in self.address if part is not None)
 
 
 _ADDRESS = re.compile(r"(?P<stage>[a-z_]+)(?:\.(?P<index>\d+(?:-\d+)?)(?:\.(?P<layer>\d+(?:-\d+)?))?)?")
@@ -67,7 +70,7 @@ class Item:
             return cls(exclude, depth=(start, end))
         if match := _ADDRESS.fullmatch(body):
             return cls(exclude, match["stage"], _range(match["index"], text), _range(match["layer"], text))
-        raise ValueError(f"'{text}' is not a block: write all, input, input.4, input.4.1, output.3-5, 0%-40% or !middle.")
+        raise ValueError(f"'{text}' is not a block: write all, or a block that the model has, such as input.4, input.4.1, double.3-5, or 0%-40% (depth), or !middle.")
 
     def __str__(self) -> str:
         if self.depth is not None:
@@ -97,8 +100,8 @@ def _range(text: str | None, item: str) -> tuple[int, int] | None:
     return int(low), int(high or low)
 
 
-def _within(number: int, bounds: tuple[int, int] | None) -> bool:
-    return bounds is None or bounds[0] <= number <= bounds[1]
+def _within(number: int | None, bounds: tuple[int, int] | None) -> bool:
+    return bounds is None or (number is not None and bounds[0] <= number <= bounds[1])
 
 
 @dataclass(frozen=True)
@@ -139,10 +142,12 @@ class Selection:
 
 
 def describe(blocks: Iterable[Block]) -> str:
-    """Addresses in the grammar's own words, layers of a block as a range: 'input.4.0-1, middle.0.0'."""
+    """Addresses in the grammar's own words, neighbours as a range: 'input.4.0-1, middle.0.0', 'double.0-18'."""
     parts = []
-    for (stage, index), layers in groupby(blocks, key=lambda block: (block.stage, block.index)):
-        numbers = [block.layer for block in layers]
-        contiguous = len(numbers) > 1 and numbers == list(range(numbers[0], numbers[-1] + 1))
-        parts += [f"{stage}.{index}.{n}" for n in ([f"{numbers[0]}-{numbers[-1]}"] if contiguous else numbers)]
+    for prefix, group in groupby(blocks, key=lambda block: block.address[: 1 if block.layer is None else 2]):
+        numbers = [block.address[len(prefix)] for block in group]
+        starts = [n for n, number in enumerate(numbers) if n == 0 or number != numbers[n - 1] + 1]
+        for start, stop in zip(starts, [*starts[1:], len(numbers)]):
+            low, high = numbers[start], numbers[stop - 1]
+            parts.append(".".join(map(str, (*prefix, low if low == high else f"{low}-{high}"))))
     return ", ".join(parts)

@@ -28,12 +28,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+EVERYTHING = slice(None)  # all tokens of a call
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 VALUE_SPACE = "value space"
 INPUT_SPACE = "input space (paper)"
 NO_RESCALE = "off"
 RESCALES = (VALUE_SPACE, INPUT_SPACE, NO_RESCALE)
+
+IMAGE_TOKENS = "image"
+ALL_TOKENS = "all"
+TOKENS = (IMAGE_TOKENS, ALL_TOKENS)
 
 DEVIATION = "deviation"
 SCALE = "scale"
@@ -63,6 +69,7 @@ class Circulation:
     beta: float
     rescale: str = VALUE_SPACE
     adaptive: Adaptive | None = None
+    tokens: str = IMAGE_TOKENS
 
     @property
     def off(self) -> bool:
@@ -72,13 +79,13 @@ class Circulation:
 
 
 class Circulated(NamedTuple):
-    """Ξ_out W_vᵀ, and what it took to make it."""
+    """Ξ_out W_vᵀ of N tokens, and what it took to make it."""
 
-    out: Tensor  # (B, H, L, d)
-    q_alpha: Tensor  # (B, H, L, 2d)
-    k_alpha: Tensor
+    out: Tensor  # (B, H, N, d)
+    q_alpha: Tensor  # (B, H, N, 2d)
+    k_alpha: Tensor  # (B, H, L, 2d)
     beta: float | Tensor
-    rho: Tensor | None  # (B, H, L, 1), None where nothing was rescaled
+    rho: Tensor | None  # (B, H, N, 1), None where nothing was rescaled
 
 
 def circulate(
@@ -90,22 +97,27 @@ def circulate(
     circulation: Circulation,
     x: Tensor | None = None,
     mask: Tensor | None = None,
+    within: slice = EVERYTHING,
 ) -> Circulated:
     """ρ (o + β (o_α − o)) for one attention call.
 
-    `plain` is o = softmax(M) v and `attend` one ordinary attention, both (B, H, L, d) in and out;
-    the mask, added after scaling, is in `attend` already. `x` and `mask` (broadcastable to
-    (B, H, L, L)) are read in input space only. The result has the dtype of `plain`.
+    `plain` is o = softmax(M) v, (B, H, L, d), and `attend` one ordinary attention; the mask, added
+    after scaling, is in `attend` already. `x` and `mask` (broadcastable to (B, H, L, L)) are read in
+    input space only. The result has the dtype of `plain`.
+
+    `within` are the N tokens among which the circulation is scaled: the block of M of their rows and
+    columns. All other logits stay as they are. The rows of the other tokens then stay as they are
+    too, so nothing is made for them: `attend` takes N queries and gives N outputs.
     """
     alpha, beta = circulation.alpha, circulation.beta
-    q_alpha = torch.cat((q, k), dim=-1)
+    q_alpha = torch.cat((q[:, :, within], k[:, :, within]), dim=-1)
     if circulation.adaptive is not None:
         alpha, beta = adapt(alpha, beta, symmetry_index(gram(q_alpha)), circulation.adaptive)
 
-    k_alpha = skewed_keys(q, k, alpha)
+    k_alpha = skewed_keys(q, k, alpha if within == EVERYTHING else only_within(within, alpha, q))
     # Zeros behind v, because few backends take values narrower than the keys.
     skewed = attend(q_alpha, k_alpha, F.pad(v, (0, v.shape[-1])))[..., : v.shape[-1]]
-    new = blend(plain, skewed, beta)
+    new = blend(plain[:, :, within], skewed, beta)
     rho = None
     if circulation.rescale == VALUE_SPACE:
         rho = norm_ratio(skewed, new)
@@ -122,13 +134,21 @@ def skewed_keys(q: Tensor, k: Tensor, alpha: float | Tensor) -> Tensor:
 
     With q' = [q ; k]: q'·k' / √(2d) = (c₁ q·k + c₂ k·q) / √d, one entry of M_α, and no L×L matrix is
     written. q' stays exact and k' is rounded once. `alpha` is a number, or a float32 tensor
-    broadcastable to (B, H, 1, 1).
+    broadcastable to (B, H, L, 1): each key has its own.
     """
     d = q.shape[-1]
     keys = torch.empty(*k.shape[:-1], 2 * d, dtype=k.dtype, device=k.device)
     torch.mul(k, (1 + alpha) / math.sqrt(2), out=keys[..., :d])
     torch.mul(q, (1 - alpha) / math.sqrt(2), out=keys[..., d:])
     return keys
+
+
+def only_within(tokens: slice, alpha: float | Tensor, like: Tensor) -> Tensor:
+    """α of each key, (B or 1, H or 1, L, 1) float32: 1, which leaves its logits alone, outside the tokens."""
+    heads = alpha.shape[:2] if isinstance(alpha, Tensor) else (1, 1)
+    every = torch.ones(*heads, like.shape[-2], 1, device=like.device)
+    every[:, :, tokens] = alpha
+    return every
 
 
 def blend(plain: Tensor, skewed: Tensor, beta: float | Tensor) -> Tensor:

@@ -8,8 +8,10 @@ Starting late also puts us on top of whatever other nodes installed, before or a
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from collections.abc import Callable
 
 import torch
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
@@ -17,6 +19,8 @@ from comfy_execution.utils import get_executing_context
 
 from . import families
 from .attention import Call
+from .circulation import ALL_TOKENS
+from .forward import Forward, Mark
 from .plan import Plan
 from .probe import Observer, Probe
 from .record import RunInfo
@@ -46,7 +50,7 @@ def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         observers=[Observer(a, schedule) for a in additions if isinstance(a, Probe)],
         blocks=families.blocks(model),
         sigmas=schedule,
-        video=families.alternates_with_time(model),
+        video=families.alternates_with_time(families.network(model)),
     )
     if run.idle:
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -65,7 +69,9 @@ def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
 def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool) -> RunInfo:
     context = get_executing_context()
     function = getattr(sampler, "sampler_function", sampler)
-    left_out = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
+    notes = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
+    if observer.probe.tokens == ALL_TOKENS:
+        notes.append("Measured over all tokens, those of the text included where they share an attention.")
     return RunInfo(
         label=observer.probe.label,
         space=observer.probe.space,
@@ -75,7 +81,7 @@ def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool
         schedule=schedule,
         blocks=tuple(map(str, observer.probe.blocks)),
         rules=tuple(map(str, run.plan.rules)),
-        notes=(*run.declined(), *left_out),
+        notes=(*run.declined(), *notes),
         complete=complete,
         node=context and _of_the_graph(context.node_id),
         prompt=context and context.prompt_id,
@@ -90,18 +96,16 @@ def _of_the_graph(node: str) -> str:
 def _install(run: Run, guider) -> None:
     options = guider.model_options["transformer_options"]  # ComfyUI's copy for this run
     previous = options.get("optimized_attention_override")
+    family, module = families.find(guider.model_patcher), families.network(guider.model_patcher)
+    announce = _follow_transformer(run, options, family, module) if isinstance(family, families.Transformer) else None
+    if announce is None:
+        _mark_unet(run, options)
 
     def override(func, *args, **kwargs):
-        return run.attention(Call(func, previous, args, kwargs))
-
-    def self_attention(q_input, k_input, v_input, extra_options):
-        address = (*extra_options["block"], extra_options["block_index"])
-        run.announce(address, v_input, extra_options["cond_or_uncond"], extra_options["uuids"])
-        return q_input, k_input, v_input
-
-    def cross_attention(q_input, k_input, v_input, extra_options):
-        run.announce(None, q_input, (), ())
-        return q_input, k_input, v_input
+        call = Call(func, previous, args, kwargs)
+        if announce is not None:
+            announce(call)
+        return run.attention(call)
 
     def predict_noise(executor, x, timestep, *args, **kwargs):
         run.begin_evaluation(timestep)
@@ -109,21 +113,80 @@ def _install(run: Run, guider) -> None:
 
     def calc_cond_batch(executor, model, conds, x, timestep, model_options):
         run.begin_pass(timestep, _branches(guider, conds))
-        return executor(model, conds, x, timestep, model_options)
+        out = executor(model, conds, x, timestep, model_options)
+        run.end_pass()
+        return out
 
     def apply_model(executor, *args, **kwargs):
         # Compiled code is not asked again whether transformer_options differ, only what the model is
         # called with: a new argument keeps it from taking the code made for the model without us.
         return executor(*args, circulation=True, **kwargs)
 
-    patches = options.setdefault("patches", {})
     options["optimized_attention_override"] = _never_compiled(override)
-    patches.setdefault("attn1_patch", []).append(_never_compiled(self_attention))
-    patches.setdefault("attn2_patch", []).append(_never_compiled(cross_attention))
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch, options)
-    if "torch_compile_kwargs" in guider.model_options:
+    if "torch_compile_kwargs" in guider.model_options and _takes_any_argument(module.forward):
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, options)
+
+
+def _takes_any_argument(function) -> bool:
+    """HiDream's does not: compiled and run without us, it has to be compiled anew to be circulated."""
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values())
+
+
+def _mark_unet(run: Run, options: dict) -> None:
+    """UNets have patches in front of their attentions, which announce them."""
+
+    def self_attention(q_input, k_input, v_input, extra_options):
+        address = (*extra_options["block"], extra_options["block_index"])
+        run.announce(address, v_input.device, extra_options["cond_or_uncond"], extra_options["uuids"], x=v_input)
+        return q_input, k_input, v_input
+
+    def cross_attention(q_input, k_input, v_input, extra_options):
+        run.announce(None, q_input.device)
+        return q_input, k_input, v_input
+
+    patches = options.setdefault("patches", {})
+    patches.setdefault("attn1_patch", []).append(_never_compiled(self_attention))
+    patches.setdefault("attn2_patch", []).append(_never_compiled(cross_attention))
+
+
+def _follow_transformer(run: Run, options: dict, family: families.Transformer, module) -> Callable[[Call], None]:
+    """Transformers are followed through each call of the model. What comes back announces an attention call."""
+    places = family.places(module)
+
+    def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):
+        forward = Forward(family, module, places, x.shape, conditions)
+        followed = {**transformer_options, KEY: forward}
+        out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)
+        if forward.miscounted:
+            run.distrust()
+        return out
+
+    def mark(slot, kind, index):
+        previous = slots.get((slot, index))
+
+        def marked(args, extra):
+            args = {**args, "transformer_options": {**args["transformer_options"], Forward.MARK: Mark(kind, index)}}
+            return extra["original_block"](args) if previous is None else previous(args, extra)
+
+        slots[slot, index] = _never_compiled(marked)
+
+    def announce(call: Call) -> None:
+        forward = call.options.get(KEY)
+        address = None if forward is None else forward.next_address(call.options)
+        if address is None:
+            run.announce(None, call.q.device)
+            return
+        _, tokens = call.tokens(call.q)
+        image = forward.image(tokens, call.options)
+        run.announce(address, call.q.device, call.options["cond_or_uncond"], call.options["uuids"], image=image)
+
+    slots = options.setdefault("patches_replace", {}).setdefault("dit", {})
+    for name in family.slot_names(module):
+        mark(*name)
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, apply_model, options)
+    return announce
 
 
 def _branches(guider, conds) -> tuple[str, ...]:

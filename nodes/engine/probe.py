@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
+from .circulation import IMAGE_TOKENS
 from .record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
 from .rule import BOTH, NEGATIVE
 from .stability import MEASURES
@@ -24,6 +25,7 @@ class Probe:
     label: str
     record: LiveRecord
     tell: Callable[[dict], None] = lambda event: None  # receives a small event at each measured step
+    tokens: str = IMAGE_TOKENS
 
     def __post_init__(self):
         if self.every_n_steps < 1:

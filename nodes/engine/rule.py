@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .blocks import Block, Selection
-from .circulation import ETA_OVER, FORMULAS, RESCALES, Circulation
+from .circulation import ALL_TOKENS, ETA_OVER, FORMULAS, RESCALES, TOKENS, Circulation
 
 BOTH = "both"
 POSITIVE = "positive"
@@ -34,6 +34,7 @@ class Rule:
         _check("end_percent", self.end_percent, 0.0, 1.0)
         check_word("branches", self.branches, BRANCHES)
         check_word("rescale", circulation.rescale, RESCALES)
+        check_word("tokens", circulation.tokens, TOKENS)
         if adaptive is not None:
             check_word("formula", adaptive.formula, FORMULAS)
             check_word("eta_over", adaptive.eta_over, ETA_OVER)
@@ -59,6 +60,8 @@ class Rule:
         if circulation.off:
             words.append("(off)")
         words.append(f"on {self.selection}")
+        if circulation.tokens == ALL_TOKENS:
+            words.append("all tokens")
         if self.branches != BOTH:
             words.append(f"{self.branches} only")
         if (self.start_percent, self.end_percent) != (0, 1):

@@ -10,8 +10,17 @@ import torch
 from torch import Tensor
 
 from .attention import Call
-from .blocks import Block, describe
-from .circulation import INPUT_SPACE, VALUE_SPACE, Circulated, circulate, circulated_retrievals, retrievals
+from .blocks import Address, Block, describe
+from .circulation import (
+    EVERYTHING,
+    IMAGE_TOKENS,
+    INPUT_SPACE,
+    VALUE_SPACE,
+    Circulated,
+    circulate,
+    circulated_retrievals,
+    retrievals,
+)
 from .plan import Plan, Segment
 from .probe import Observer
 from .rule import NEGATIVE, POSITIVE
@@ -19,31 +28,44 @@ from .stability import measure
 
 log = logging.getLogger("circulation")
 
-Address = tuple[str, int, int]
-
-UNEQUAL = "queries and keys differ in number there (HyperTile or token merging)"
+UNEQUAL = "queries and keys differ in number there (HyperTile, token merging, guide frames or a cache of keys)"
 REPLACED = "another node replaces the self-attention there (such as PAG or SAG)"
 UNEVEN = "the rows there do not divide into positive and negative"
 TRAINING = "gradients are being taken"
+MISCOUNTED = (
+    "another node skips or adds attentions, and in this version of ComfyUI the blocks of this model are told apart by counting them"
+)
+SKIPPED = "another node skips those blocks or runs them in its own way"
+NO_IMAGE = "which of the tokens there are the image's could not be told: set tokens to 'all'"
 
 
 @dataclass
 class Site:
-    """A self-attention about to be computed, announced by the marker in front of it."""
+    """An attention over the image about to be computed, announced by the marker in front of it."""
 
     address: Address
     chunks: tuple[tuple[str, object], ...]  # of the batch: branch, and what tells its prompts apart
     segments: tuple[Segment, ...]
     observers: tuple[Observer, ...]
     x: Tensor | None
+    image: slice | None  # those tokens that are the image's, None where that is not known
+
+    def within(self, tokens: str) -> slice:
+        return self.image if tokens == IMAGE_TOKENS else EVERYTHING
+
+    @property
+    def wants_image(self) -> bool:
+        """Whether anybody asks for the image's tokens alone."""
+        circulations = (segment.circulation for segment in self.segments if segment.circulation)
+        return any(c.tokens == IMAGE_TOKENS for c in circulations) or any(o.probe.tokens == IMAGE_TOKENS for o in self.observers)
 
 
 class Run:
     """Made when sampling starts, dropped when it ends.
 
-    `begin_evaluation` is called when the sampler asks the model, `begin_pass` before each batch of
-    model calls that it takes to answer, `announce` by the markers in front of attentions, `attention`
-    by each attention call. `announce` and `attention` read nothing back from the device.
+    `begin_evaluation` is called when the sampler asks the model, `begin_pass` and `end_pass` around each
+    batch of model calls that it takes to answer, `announce` in front of attentions, `attention` by each
+    attention call. `announce` and `attention` read nothing back from the device.
     """
 
     def __init__(self, plan: Plan, observers: Sequence[Observer], blocks: Sequence[Block], sigmas: Sequence[float], video: bool):
@@ -55,6 +77,9 @@ class Run:
         self._branches: tuple[str, ...] = ()
         self._pending: dict[torch.device, Site | None] = {}
         self._last_announced: tuple[Address | None, bool] = (None, False)
+        self._seen: set[Address] = set()
+        self._passes = 0
+        self._distrusted = False
         self._hit: set[Address] = set()
         self._hit_branches: set[str] = set()
         self._declined: dict[str, dict[Address, int]] = {}
@@ -80,24 +105,42 @@ class Run:
         for observer in self.observers:
             observer.begin_pass()
 
-    def announce(self, address: Address | None, x: Tensor, conditions: Sequence[int], prompts: Sequence[object]) -> None:
-        """A self-attention on x (B, L, C) comes next; `address` is None for an attention of another kind.
+    def end_pass(self) -> None:
+        """Not called if the pass was cut short."""
+        self._passes += 1
 
-        `conditions` and `prompts` say of each chunk of the batch to which condition and prompt it belongs.
+    def distrust(self) -> None:
+        """The attentions of a model call were other than those of this family: it is no longer known which is which."""
+        self._distrusted = True
+
+    def announce(
+        self,
+        address: Address | None,
+        device: torch.device,
+        conditions: Sequence[int] = (),
+        prompts: Sequence[object] = (),
+        x: Tensor | None = None,
+        image: slice | None = EVERYTHING,
+    ) -> None:
+        """An attention comes next on a device; `address` is None for one that is not over the image.
+
+        `conditions` and `prompts` say of each chunk of the batch to which condition and prompt it belongs,
+        x (B, L, C) is what the attention gets where that is known, `image` those of the tokens that are the image's.
         """
-        unused = self._pending.get(x.device)
+        unused = self._pending.get(device)
         if unused is not None:
             self._decline(unused.address, REPLACED)
-        self._pending[x.device] = None
-        if address is None or self._is_temporal(address):
+        self._pending[device] = None
+        if address is None or self._distrusted or self._is_temporal(address):
             return
+        self._seen.add(address)
         branches = tuple(self._branches[c] if c < len(self._branches) else POSITIVE for c in conditions)
         segments = self.plan.segments(address, branches)
         observers = tuple(observer for observer in self.observers if observer.wants(address))
         if segments or observers:
             spaces = {s.circulation.rescale for s in segments if s.circulation} | {o.probe.space for o in observers}
             seen = x if INPUT_SPACE in spaces else None
-            self._pending[x.device] = Site(address, tuple(zip(branches, prompts)), segments, observers, seen)
+            self._pending[device] = Site(address, tuple(zip(branches, prompts)), segments, observers, seen, image)
 
     def attention(self, call: Call) -> Tensor:
         plain = call.plain()
@@ -124,23 +167,27 @@ class Run:
         own = call.heads_of_output(plain)
         rows_per_chunk = q.shape[0] // len(site.chunks)
         made: list[tuple[slice, Circulated | None]] = []
+        parts: list[Tensor] = []
         for segment in site.segments:
             rows = slice(segment.start * rows_per_chunk, segment.stop * rows_per_chunk)
             if segment.circulation is None:
                 made.append((rows, None))
+                parts.append(own[rows])
                 continue
+            within = site.within(segment.circulation.tokens)
             circulated = circulate(
                 q[rows],
                 k[rows],
                 v[rows],
                 own[rows],
-                lambda *qkv, rows=rows: call.attend(*qkv, rows),
+                lambda *qkv, rows=rows, within=within: call.attend(*qkv, rows, within),
                 segment.circulation,
                 x=None if site.x is None else site.x[rows],
                 mask=call.mask_of(rows),
+                within=within,
             )
             made.append((rows, circulated))
-        parts = [own[rows] if circulated is None else circulated.out for rows, circulated in made]
+            parts.append(replaced(own[rows], within, circulated.out))
         return self._finite_or(plain, call.as_output(parts[0] if len(parts) == 1 else torch.cat(parts))), made
 
     def _finite_or(self, plain: Tensor, out: Tensor) -> Tensor:
@@ -163,14 +210,16 @@ class Run:
             return retrievals(*args) if circulated is None else circulated_retrievals(*args, circulated)
 
         measured = {}
-        for space in {observer.probe.space for observer in site.observers}:
+        for space, tokens in {(observer.probe.space, observer.probe.tokens) for observer in site.observers}:
             if space == VALUE_SPACE:
-                measured[space] = measure(q, k, [call.heads_of_output(out)])
+                within = site.within(tokens)
+                values = call.heads_of_output(out)[:, :, within]
+                measured[space, tokens] = measure(q[:, :, within], k[:, :, within], [values])
             else:
                 parts = made or [(slice(None), None)]
-                measured[space] = torch.cat([measure(q[rows], k[rows], retrieved(rows, c)) for rows, c in parts], dim=1)
+                measured[space, tokens] = torch.cat([measure(q[rows], k[rows], retrieved(rows, c)) for rows, c in parts], dim=1)
         for observer in site.observers:
-            observer.see(site.address, site.chunks, measured[observer.probe.space])
+            observer.see(site.address, site.chunks, measured[observer.probe.space, observer.probe.tokens])
 
     def _is_temporal(self, address: Address) -> bool:
         """Video UNets announce each address twice in a row, for the frames and then for time."""
@@ -181,12 +230,14 @@ class Run:
 
     @staticmethod
     def _objection(call: Call, plain: Tensor, site: Site) -> str | None:
-        if call.q.shape[:-1] != call.k.shape[:-1]:
+        if call.tokens(call.q) != call.tokens(call.k):
             return UNEQUAL
         if call.q.shape[0] % len(site.chunks):
             return UNEVEN
         if plain.requires_grad:
             return TRAINING
+        if site.image is None and site.wants_image:
+            return NO_IMAGE
         return None
 
     def _decline(self, address: Address, reason: str) -> None:
@@ -195,7 +246,11 @@ class Run:
 
     def declined(self) -> list[str]:
         """What was left alone, where and why, in sentences."""
-        sentences = []
+        wanted = {block.address for part in (*self.plan.rules, *(o.probe for o in self.observers)) for block in part.blocks}
+        missed = [block for block in self._blocks if block.address in wanted - self._seen]
+        sentences = [f"Never came to {describe(missed)}: {SKIPPED}."] if self._passes and missed else []
+        if self._distrusted:
+            sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
         for reason, calls in self._declined.items():
             where = describe(block for block in self._blocks if block.address in calls)
             sentences.append(f"Left alone in {sum(calls.values())} calls at {where}: {reason}.")
@@ -231,3 +286,10 @@ class Run:
         if acting == list(range(acting[0], acting[-1] + 1)):
             return f"steps {acting[0]} to {acting[-1]} of {steps}"
         return f"steps {', '.join(map(str, acting))} of {steps}"
+
+
+def replaced(all: Tensor, within: slice, some: Tensor) -> Tensor:
+    """All tokens, (B, H, L, d), with others in the place of some of them."""
+    if within == EVERYTHING:
+        return some
+    return torch.cat((all[:, :, : within.start], some, all[:, :, within.stop :]), dim=2)

@@ -79,7 +79,7 @@ def layer(tokens, channels, heads, circulation, probed, batch):
         return run.attention(engine("attention").Call(func, None, args, kwargs))
 
     def call():
-        run.announce(block.address, x, (0,), (0,))
+        run.announce(block.address, x.device, (0,), (0,), x)
         return module(x, transformer_options={"optimized_attention_override": override})
 
     return call

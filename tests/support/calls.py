@@ -11,18 +11,18 @@ CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
 class Site:
     """A self-attention of a made-up UNet in the middle of a run."""
 
-    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None):
+    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None, image=slice(None)):
         block = engine("blocks").Block("middle", 0, 0, 0, 0)
         circulation = engine("circulation").Circulation(alpha, beta, rescale)
         selection = engine("blocks").Selection.parse("all")
         rule = engine("rule").Rule(circulation, selection, (block,), branches=branches)
-        self.block, self.previous = block, previous
+        self.block, self.previous, self.image = block, previous, image
         self.run = engine("run").Run(engine("plan").Plan([rule], None), [], [block], [1.0, 0.0], video=False)
         self.run.begin_pass(torch.ones(1), ("positive", "negative"))
 
     def __call__(self, backend, q, k, v, x, **kwargs):
         """The call a UNet makes: q, k, v and x are (B, L, C), `backend` as ComfyUI's modules hold it."""
-        self.run.announce(self.block.address, x, CHUNKS, CHUNKS)
+        self.run.announce(self.block.address, x.device, CHUNKS, CHUNKS, x, self.image)
         call = engine("attention").Call
         options = {OVERRIDE: lambda func, *args, **kw: self.run.attention(call(func, self.previous, args, kw))}
         return backend(q, k, v, transformer_options=options, **kwargs)

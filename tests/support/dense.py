@@ -44,6 +44,19 @@ def circulation(q, k, v, alpha, beta, space="value space", x=None, mask=None):
     return new
 
 
+def circulation_within(q, k, v, alpha, beta, image, mask=None):
+    """(B, H, L, d) in value space, with only the block of M of the image's rows and columns changed; `image` is (L,) of bools."""
+    m = logits(q, k)
+    among = image[:, None] & image[None, :]
+    symmetric, skew = split(m)
+    m_alpha = torch.where(among, symmetric + alpha * skew, m)
+    if mask is not None:
+        m, m_alpha = m + mask, m_alpha + mask
+    own, changed = m.softmax(-1) @ v, m_alpha.softmax(-1) @ v
+    new = own + beta * (changed - own)
+    return new * rescale(changed, new)
+
+
 def adaptive(q, k, alpha, beta, over="image", formula="deviation", adapt_alpha=True, adapt_beta=True):
     """(α_eff, β_eff), each a number or broadcasting to (B, H, 1, 1)."""
     index = eta(q, k)
@@ -87,6 +100,24 @@ def replace_self_attention(model, alpha, beta, space="value space", adapt=None, 
         for index in range(20):
             model.set_model_attn1_replace(written_out, part, index)
     return model
+
+
+def written_out(alpha, beta, image=None, adapt=None, only=None, dtype=torch.float64):
+    """For `transformers.watched`: what takes the place of each attention over the image, or of those in `only`.
+
+    `image` says for each number of tokens which of them are the image's; without it all are changed.
+    """
+
+    def see(attention, plain):
+        if attention.block is None or (only is not None and attention.block not in only):
+            return None
+        q, k, v = (t.to(dtype) for t in (attention.q, attention.k, attention.v))
+        tokens = q.shape[2]
+        within = torch.ones(tokens, dtype=torch.bool) if image is None else image[tokens]
+        a, b = (alpha, beta) if adapt is None else adaptive(q[:, :, within], k[:, :, within], alpha, beta, **adapt)
+        return circulation_within(q, k, v, a, b, within, attention.mask)
+
+    return see
 
 
 def centred(t):

@@ -15,6 +15,7 @@ from comfy.cli_args import args  # noqa: E402
 
 args.cpu = True
 
+import comfy_api.latest._io  # noqa: E402
 import nodes as comfy_nodes  # noqa: E402
 import torch  # noqa: E402
 
@@ -43,5 +44,10 @@ def patch(model, node_id="CirculationControl", **inputs):
 def probe(model, **inputs):
     """The MODEL and the live record that a Stability Probe makes of `model`."""
     values = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", **inputs}
-    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"UNIQUE_ID": "1"})
-    return cls.execute(model, **values).result
+    return with_hidden("StabilityProbe", UNIQUE_ID="1").execute(model, **values).result
+
+
+def with_hidden(node_id: str, **hidden):
+    """A node class with its hidden inputs, by ComfyUI's names of them."""
+    newer = hasattr(comfy_api.latest._io, "V3Data")
+    return node(node_id).PREPARE_CLASS_CLONE({"hidden_inputs": hidden} if newer else hidden)

@@ -81,34 +81,21 @@ CONFIGS = {
         ),
         None,
     ),
-    "sd3": (
-        "SD3",
-        dict(
-            in_channels=16,
-            patch_size=2,
-            out_channels=16,
-            depth=2,
-            input_size=None,
-            adm_in_channels=32,
-            context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}},
-            num_patches=64 * 64,
-            pos_embed_max_size=64,
-            pos_embed_scaling_factor=None,
-            qk_norm="rms",
-            x_block_self_attn_layers=[0],
-        ),
-        32,
-    ),
 }
 
 
-def build(
-    name: str, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None, **unet
-) -> comfy.model_patcher.ModelPatcher:
-    """Weights are held in `dtype` and, where that is another, computed with in `compute`."""
+def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None, **unet):
+    """A MODEL. Weights are held in `dtype` and, where that is another, computed with in `compute`."""
     family, config, _ = CONFIGS[name]
+    return made(family, {**config, **unet}, dtype, seed, compute)
+
+
+def made(
+    family: str, config: dict, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None
+) -> comfy.model_patcher.ModelPatcher:
+    """A MODEL of one of ComfyUI's families."""
     model_config = getattr(comfy.supported_models, family)(dict(config))
-    model_config.unet_config.update(unet)
+    model_config.unet_config.update(config)
     model_config.set_inference_dtype(dtype, compute)
     model = model_config.get_model({}, "").eval().requires_grad_(False)
     fill(model.diffusion_model, seed)
@@ -131,7 +118,7 @@ def fill(module: torch.nn.Module, seed: int = 0) -> None:
             if name.endswith(("attn1.to_q.weight", "attn1.to_k.weight")):
                 values *= 2
         else:
-            values = torch.full(weight.shape, 1.0 if name.endswith("weight") else 0.0)
+            values = torch.full(weight.shape, 1.0 if name.endswith(("weight", "scale")) else 0.0)
         weight.copy_(values)
 
 

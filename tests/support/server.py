@@ -73,10 +73,11 @@ def front_end(server):
     assert not dialogs and not unexpected, (dialogs, unexpected)
 
 
-def open_workflow(page, workflow):
-    """Load a workflow in the front end and return its prompt. Fails on missing nodes."""
+def open_workflow(page, workflow, without_files=False):
+    """Load a workflow in the front end and return its prompt. Fails on missing nodes, and on missing model files unless told not to."""
     page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow')", workflow)
-    missing = page.evaluate("app.graph.nodes.filter(node => node.has_errors || !LiteGraph.registered_node_types[node.type]).map(node => node.type)")
+    wrong = "!LiteGraph.registered_node_types[node.type]" + ("" if without_files else " || node.has_errors")
+    missing = page.evaluate(f"app.graph.nodes.filter(node => {wrong}).map(node => node.type)")
     page.wait_for_timeout(1000)
     assert not missing, missing
     return prompt_of(page)

@@ -1,0 +1,142 @@
+"""What a row of the table of transformers says, and how it is read."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+from torch.nn import Module, ModuleDict
+
+from ..blocks import Address, Block
+
+TEXT_ONLY = "sees the text alone"
+IMAGE_REFINER = "refines the image before it meets the text"
+REFERENCE_REFINER = "sees the reference images alone"
+
+HEADS = ("num_heads", "n_heads", "heads", "n_local_heads", "num_attention_heads")
+HEAD_SIZE = ("head_dim", "dim_head", "headdim")
+WIDTH = ("hidden_size", "inner_dim", "img_attn_proj.in_features")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Like blocks that run one after another.
+
+    Of a block's attention calls, the first `own` are over the image's own tokens, with or without
+    those of the text; the others look elsewhere (cross-attention).
+    """
+
+    name: str
+    modules: str  # the attribute of the model that holds the blocks
+    attention: str  # the path in a block to the module that knows its heads
+    kind: str | None = None  # ComfyUI's word for the blocks, in its options and slots
+    own: Callable[[Module], int] = lambda block: 1
+    calls: int = 1
+    left_alone: str | None = None  # why, if all of them are
+    needs: str | None = None  # the condition without which the model passes these blocks over
+
+    def blocks(self, module: Module) -> list[Module]:
+        held = getattr(module, self.modules, None) or ()
+        return list(held.values() if isinstance(held, ModuleDict) else held)
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """One row of the table.
+
+    `image` says where in a call's tokens those of the image are: (forward, tokens, options) -> slice,
+    which may lie outside of them if the call is not what it was taken for. Which block calls is read
+    from ComfyUI's options where they say it. Where they do not: `slots` says that blocks can be marked
+    through patches_replace["dit"], `counted` that calls come in a fixed order.
+    """
+
+    label: str
+    stages: tuple[Stage, ...]
+    image: Callable[..., slice]
+    patch: Callable[[Module], Sequence[int]] = lambda module: pair(module.patch_size)
+    slots: bool = False
+    counted: bool = False
+    shows_input = False
+
+    def survey(self, module: Module) -> list[tuple[Block, str | None]]:
+        """Attentions in execution order, each with the reason why it is left alone if it is."""
+        return [(block, stage.left_alone) for stage, *_, block in self._attentions(module)]
+
+    def places(self, module: Module) -> dict[tuple, Address]:
+        """The address of an attention by kind and index of its block, and its turn in there."""
+        return {
+            (stage.kind, index, turn): block.address
+            for stage, index, turn, block in self._attentions(module)
+            if not stage.left_alone
+        }
+
+    def sequence(self, module: Module, places: Mapping[tuple, Address], conditions: Mapping) -> list[Address | None]:
+        """The address of each attention call of the model in turn, None for those left alone."""
+        return [
+            None if stage.left_alone else places.get((stage.kind, index, turn))
+            for stage in self.stages
+            if stage.needs is None or conditions.get(stage.needs)
+            for index in range(len(stage.blocks(module)))
+            for turn in range(stage.calls)
+        ]
+
+    def slot_names(self, module: Module) -> Iterator[tuple[str, str, int]]:
+        """ComfyUI's slot, kind and index of each block that can be marked."""
+        for stage in self.stages:
+            if self.slots and not stage.left_alone:
+                yield from ((f"{stage.kind}_block", stage.kind, index) for index in range(len(stage.blocks(module))))
+
+    def _attentions(self, module: Module) -> Iterator[tuple[Stage, int, int, Block]]:
+        for stage in self.stages:
+            for index, part in enumerate(stage.blocks(module)):
+                turns = stage.own(part)
+                for turn in range(turns):
+                    yield stage, index, turn, Block(stage.name, index, turn if turns > 1 else None, *heads(part.get_submodule(stage.attention)))
+
+
+def heads(attention: Module) -> tuple[int, int]:
+    """The number of heads and their size, under whatever names the module keeps them."""
+    number = _known(attention, HEADS)
+    return number, _known(attention, HEAD_SIZE) or _known(attention, WIDTH) // number
+
+
+def _known(module: Module, names: Sequence[str]) -> int | None:
+    for name in names:
+        with contextlib.suppress(AttributeError):
+            return attrgetter(name)(module)
+    return None
+
+
+def pair(size: int | Sequence[int]) -> Sequence[int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def grid(shape: Sequence[int], patch: Sequence[int]) -> int:
+    """Tokens of a latent (B, C, …, H, W) cut into patches, which are filled up at its edges."""
+    sides = list(shape[2:])
+    sizes = [1] * (len(sides) - len(patch)) + list(patch)[-len(sides) :]
+    return math.prod(math.ceil(side / size) for side, size in zip(sides, sizes))
+
+
+# Where the image is
+
+
+def everything(forward, tokens: int, options: Mapping) -> slice:
+    return slice(0, tokens)
+
+
+def first(forward, tokens: int, options: Mapping) -> slice:
+    return slice(0, forward.image_tokens)
+
+
+def last(forward, tokens: int, options: Mapping) -> slice:
+    return slice(tokens - forward.image_tokens, tokens)
+
+
+def before_references(forward, tokens: int, options: Mapping) -> slice:
+    """[text, image, reference images]"""
+    stop = tokens - forward.tokens_of("ref_latents")
+    return slice(stop - forward.image_tokens, stop)

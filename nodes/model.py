@@ -1,0 +1,48 @@
+"""The node that tells what a model is made of: List Model Blocks."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from .engine import families
+from .schema import schema
+
+
+class ModelBlocks(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="ModelBlocks",
+            display_name="List Model Blocks",
+            description="Lists the attentions of a model by the names that 'blocks' takes, and says which of them "
+            "Circulation can change and why not the others.",
+            search_aliases=["block names", "model layers", "circulation blocks", "attention heads"],
+            is_output_node=True,
+            inputs=[io.Model.Input("model", tooltip="The diffusion model to look into.")],
+            outputs=[io.String.Output(display_name="blocks", tooltip="The list, in the order in which the model computes.")],
+        )
+
+    @classmethod
+    def execute(cls, model):
+        text = table(model)
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def table(model) -> str:
+    """What a model is, and its attentions as a Markdown table, also for a model that cannot be patched."""
+    try:
+        found = families.survey(model)
+    except ValueError as error:
+        return str(error)
+    lines = [
+        f"{families.name(model)}: {sum(not left_alone for _, left_alone in found)} attentions that Circulation can change",
+        "",
+        _row("block", "heads", "head size", "can be changed"),
+        _row("---", "---:", "---:", "---"),
+    ]
+    lines += [_row(block, block.heads, block.head_dim, f"no: {left_alone}" if left_alone else "yes") for block, left_alone in found]
+    return "\n".join(lines)
+
+
+def _row(block, heads, head_dim, patchable) -> str:
+    return f"| {block!s:18} | {heads!s:>5} | {head_dim!s:>9} | {patchable} |"

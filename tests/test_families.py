@@ -1,0 +1,161 @@
+"""What is said of a family before sampling: which are supported, why others are not, and what blocks a model has."""
+
+import importlib
+
+import comfy.sd
+import pytest
+import safetensors.torch
+import torch
+from support import models, transformers
+from support.host import PACK, ROOT, comfy_nodes, engine, node, patch, probe
+from support.sampling import change
+from support.transformers import build, sample
+
+families = engine("families")
+FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
+
+PIXART = dict(
+    image_model="pixart_sigma",
+    num_heads=4,
+    patch_size=2,
+    hidden_size=64,
+    in_channels=4,
+    depth=1,
+    model_max_length=300,
+    input_size=64,
+    pe_interpolation=1,
+    micro_condition=False,
+    caption_channels=32,
+)
+CASCADE = dict(stable_cascade_stage="b", c_hidden=[16, 16], nhead=[-1, 2], blocks=[[1, 1], [1, 1]], block_repeat=[[1, 1], [1, 1]],
+               c_r=16, c_cond=16, c_in=4, c_out=4, level_config=["CT", "CTA"])  # fmt: skip
+
+LATER = {
+    "MageFlowTransformer2DModel", "LensTransformer2DModel", "JoyImageTransformer3DModel", "SingleStreamDiT", "BooguTransformer2DModel",
+    "Ideogram4Transformer", "PixDiT_T2I", "SCAILWanModel", "CogVideoXTransformer3DModel", "Kandinsky5", "ErnieImageModel", "NaDiT",
+    "HiDreamO1Transformer", "WanAnimate2Model", "CausalWanModel", "LTXAVModel", "MiniMaxH3Model", "AceStepConditionGenerationModel",
+    "MiniMaxMusic3DiT", "Trellis2", "LatentSeqMMFlowModel",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("node_id", ["CirculationControl", "CirculationAdaptive"])
+@pytest.mark.parametrize("family, config, why", [
+    ("PixArtSigma", PIXART, "no node can reach it"),
+    ("Stable_Cascade_B", CASCADE, "the keys outnumber the queries"),
+])  # fmt: skip
+def test_a_family_that_cannot_be_patched_is_named_and_told_why(node_id, family, config, why):
+    model = models.made(family, config)
+    with pytest.raises(ValueError, match=f"cannot patch {family} models: .*{why}.* Supported: Stable Diffusion 1.5.*Flux"):
+        patch(model, node_id)
+    with pytest.raises(ValueError, match=f"cannot patch {family} models"):
+        probe(model)
+    assert f"cannot patch {family} models" in listed(model)
+
+
+def test_an_unknown_family_is_named():
+    model = build("flux")
+    model.model.diffusion_model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="does not know Flux models. Supported: "):
+        patch(model)
+
+
+def test_the_table_names_classes_of_comfyui():
+    """In an older one but for those that came later."""
+    table = engine("families.table")
+    missing = set()
+    for path in {**table.TRANSFORMERS, **table.REFUSED}:
+        module, _, name = path.rpartition(".")
+        try:
+            found = hasattr(importlib.import_module(module), name)
+        except ModuleNotFoundError:
+            found = False
+        if not found:
+            missing.add(name)
+    assert missing <= LATER
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_input_space_of_a_transformer_is_refused(name):
+    model = build(name)
+    family = transformers.FAMILIES[name].family
+    with pytest.raises(ValueError, match=f"rescale is 'input space .paper.', but {family} models do not show"):
+        patch(model, rescale="input space (paper)")
+    with pytest.raises(ValueError, match=f"measure_in is 'input space .paper.', but {family} models do not show"):
+        probe(model, measure_in="input space (paper)")
+
+
+def test_a_block_that_is_not_there_is_answered_with_what_is():
+    with pytest.raises(ValueError, match=r"'input.4' selects no block. This model has double.0-1, single.0-1\."):
+        patch(build("flux"), blocks="input.4")
+    with pytest.raises(ValueError, match=r"'double.1.0' selects no block. This model has double.0.0-1, double.1\."):
+        patch(build("sd3"), blocks="double.1.0")
+    with pytest.raises(ValueError, match=r"'single' selects no block. This model has layer.0-1\."):
+        patch(build("wan"), blocks="all, single")
+
+
+# List Model Blocks
+
+
+def listed(model):
+    return node("ModelBlocks").execute(model).result[0]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_blocks_listed_are_those_that_can_be_patched(name):
+    model = build(name)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in listed(model).splitlines()[4:]]
+    blocks = families.blocks(model)
+    assert [row[0] for row in rows if row[3] == "yes"] == [str(block) for block in blocks]
+    assert [row[1:3] for row in rows if row[3] == "yes"] == [[str(block.heads), str(block.head_dim)] for block in blocks]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_heads_are_those_of_the_calls(name):
+    found = {}
+
+    def see(attention, plain):
+        if attention.block:
+            found[attention.block] = attention.q.shape[1], attention.q.shape[3]
+
+    model = build(name)
+    with transformers.watched(model, name, see) as clone:
+        sample(clone, name, steps=1)
+    assert found == {str(block): (block.heads, block.head_dim) for block in families.blocks(model)}
+
+
+def test_what_is_left_alone_is_listed_with_the_reason():
+    refined = listed(build("z_image"))
+    assert "| context_refiner.0  |     4 |        64 | no: sees the text alone |" in refined
+    assert "ZImage: 2 attentions that Circulation can change" in refined
+    upscaler = listed(models.build("x4_upscaler"))
+    assert "no: attends to the text in place of the image" in upscaler
+    with pytest.raises(TypeError, match="not a diffusion model"):
+        listed(object())
+
+
+def test_every_node_has_a_help_page():
+    nodes = {id for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
+    assert nodes == {page.stem for page in (ROOT / "js" / "docs").glob("*.md")} and "ModelBlocks" in nodes
+
+
+# Files
+
+
+@pytest.mark.parametrize("name, changed", [
+    ("sd3", {}),
+    ("wan", dict(dim=128, num_heads=1, freq_dim=256, text_dim=4096)),
+], ids=["sd3", "wan"])  # fmt: skip
+def test_a_file_that_the_stock_loader_loads_is_circulated(name, changed, tmp_path):
+    made = build(name, **changed)
+    weights = {f"model.diffusion_model.{key}": w.contiguous() for key, w in made.model.diffusion_model.state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
+    loaded = comfy.sd.load_diffusion_model(str(tmp_path / "model.safetensors"))
+    assert families.name(loaded) == transformers.FAMILIES[name].family
+    assert [str(block) for block in families.blocks(loaded)] == [str(block) for block in families.blocks(made)]
+    prompts = {} if name != "wan" else {
+        side: [[torch.randn(1, tokens, 4096, generator=torch.Generator().manual_seed(tokens)), {}]]
+        for side, tokens in (("positive", 16), ("negative", 11))
+    }  # fmt: skip
+    result, untouched = sample(patch(loaded, alpha=1.5), name, **prompts), sample(loaded, name, **prompts)
+    assert result.isfinite().all() and change(result, untouched) > 1e-3
+    assert change(result, sample(patch(made, alpha=1.5), name, **prompts)) < 1e-5
