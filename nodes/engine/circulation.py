@@ -63,12 +63,13 @@ class Circulation:
     beta: float
     rescale: str = VALUE_SPACE
     adaptive: Adaptive | None = None
+    factor: float = 1.0  # on α − 1, as a schedule sets it
 
     @property
     def off(self) -> bool:
         """True where the formulas give back the model's own output, whatever q and k are."""
         follows_eta = self.adaptive is not None and self.adaptive.alpha and self.adaptive.formula == SCALE
-        return self.beta == 0 or (self.alpha == 1 and not follows_eta)
+        return self.beta == 0 or self.factor == 0 or (self.alpha == 1 and not follows_eta)
 
 
 class Circulated(NamedTuple):
@@ -101,6 +102,8 @@ def circulate(
     q_alpha = torch.cat((q, k), dim=-1)
     if circulation.adaptive is not None:
         alpha, beta = adapt(alpha, beta, symmetry_index(gram(q_alpha)), circulation.adaptive)
+    if circulation.factor != 1:
+        alpha = 1 + circulation.factor * (alpha - 1)
 
     k_alpha = skewed_keys(q, k, alpha)
     # Zeros behind v, because few backends take values narrower than the keys.
