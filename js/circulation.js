@@ -21,15 +21,15 @@ const views = new WeakMap(); // node → its view: {element, redraw(), show(resu
 
 function chart(node) {
     const chart = new Chart((measure) => node.setProperty(MEASURE, measure));
-    // below the readout's chart comes its figure, which should get the room
-    addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout" ? 240 : undefined);
+    // below the readout's chart comes its figure, which gets the room
+    addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
     return { chart, element: chart.element, show: (result) => chart.show(result.chart, node.properties[MEASURE]), redraw: () => chart.draw() };
 }
 
 function status(node) {
     const line = html("span", { role: "status" }, "Not run yet.");
     const element = html("div", { class: "circulation status" }, line);
-    addWidget(node, "status", element, 34, 34);
+    addWidget(node, "status", element, 38, true);
     const redraw = () => colour(element, theme());
     redraw();
     const show = ({ text }) => {
@@ -63,12 +63,11 @@ function painter(node) {
     return { element: painter.element, redraw: () => painter.draw() };
 }
 
-/** Heights are of the element, in pixels; the least one is in the style sheet too, for Nodes 2.0. */
-function addWidget(node, name, element, least, most) {
+/** The least height is the element's, in pixels, as in the style sheet. Without `fixed` it grows with its node. */
+function addWidget(node, name, element, least, fixed = false) {
     const options = {
         margin: MARGIN,
         getMinHeight: () => least + 2 * MARGIN,
-        getMaxHeight: () => most && most + 2 * MARGIN,
         hideOnZoom: false,
         hideInPanel: true, // the side panel would take the element away from the node
         serialize: false, // not in the prompt
@@ -77,6 +76,10 @@ function addWidget(node, name, element, least, most) {
     };
     const widget = node.addDOMWidget(name, `circulation_${name}`, element, options);
     widget.serialize = false; // nor in the workflow
+    if (fixed) {
+        widget.computeLayoutSize = undefined;
+        widget.computeSize = (width) => [width ?? 0, least + 2 * MARGIN];
+    }
 }
 
 /** Every node of the workflow with its id as the server has it, such as "10:1" inside of subgraphs. */

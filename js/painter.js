@@ -179,7 +179,7 @@ export class Painter {
     begin(event) {
         if (event.button !== 0 || !this.ready) return;
         event.preventDefault();
-        this.canvas.focus();
+        this.canvas.focus({ preventScroll: true });
         this.canvas.setPointerCapture(event.pointerId);
         this.stroke = event.shiftKey ? 0 : BRUSHES[this.brush];
         this.last = this.under(event);
@@ -268,7 +268,7 @@ export class Painter {
     hover(cursor) {
         if (this.grid && cursor) cursor = [Math.min(cursor[0], this.grid.length - 1), Math.min(cursor[1], this.grid[0].length - 1)];
         this.cursor = cursor;
-        this.note.textContent = this.words();
+        this.note.textContent = this.note.title = this.words();
         const rect = cursor && this.cells[cursor[0]]?.[cursor[1]]?.rect;
         this.outline?.setAttribute("visibility", rect ? "visible" : "hidden");
         for (const name of rect ? ["x", "y", "width", "height"] : []) this.outline.setAttribute(name, rect.getAttribute(name));

@@ -224,7 +224,11 @@ class Run:
             if rule.off:
                 line = ["Off: the model is left as it is."]
             else:
-                line = [f"{self._extent([number])}.", *self.declined(rule.blocks)]
+                line = [f"{self._extent([number])}." if any(n == number for n, *_ in self._hit) else "No block hit."]
+                own = {block.address for block in rule.blocks}
+                if taken := {address for n, address, _ in self._hit if n > number and address in own}:
+                    line.append(f"Nearer to the sampler another Circulation node decides at {len(taken)} of its {len(own)} blocks.")
+                line += self.declined(rule.blocks)
                 if bad := self._bad():
                     line.append(f"{bad} results were not finite and were left as they were.")
             if rule.node is not None:
