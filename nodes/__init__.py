@@ -1,6 +1,6 @@
 from comfy_api.latest import ComfyExtension
 
-from .circulation import CirculationAdaptive, CirculationControl
+from .circulation import CirculationAdaptive, CirculationControl, CirculationSchedule
 from .model import ModelBlocks
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
 
@@ -10,6 +10,7 @@ class CirculationExtension(ComfyExtension):
         return [
             CirculationControl,
             CirculationAdaptive,
+            CirculationSchedule,
             StabilityProbe,
             StabilityReadout,
             StabilityCompare,

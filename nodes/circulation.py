@@ -1,8 +1,11 @@
-"""The nodes that change sampling: Circulation and Circulation (Adaptive)."""
+"""The nodes that change sampling: Circulation, Circulation (Adaptive), and the schedule of their strength."""
 
 from __future__ import annotations
 
+import json
+
 from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
 
 from .engine import families
 from .engine.blocks import Selection
@@ -20,9 +23,12 @@ from .engine.circulation import (
 )
 from .engine.patch import add
 from .engine.rule import ALPHA_RANGE, BETA_RANGE, BOTH, BRANCHES, Rule
+from .engine.schedule import Schedule
 from .schema import schema
 
-Schedule = io.Custom("CIRCULATION_SCHEDULE")
+ScheduleType = io.Custom("CIRCULATION_SCHEDULE")
+
+EVEN = json.dumps({"grid": [[1] * 12] * 8}, separators=(",", ":"))
 
 # Saved workflows hold widget values by position: inputs are only ever added, at the end.
 
@@ -80,8 +86,10 @@ def _scope_inputs() -> list:
             tooltip="Keeps each token's length after the blend. Value space: fast, measured on each head's values. "
             "Input space: the paper's own, measured on the attention's input, many times slower. Off: not at all.",
         ),
-        Schedule.Input(
-            "schedule", optional=True, tooltip="Strength over depth and time. No node of this version makes one."
+        ScheduleType.Input(
+            "schedule",
+            optional=True,
+            tooltip="Strength over depth and time, from Circulation Schedule: a factor on (alpha - 1). Without it, 1 everywhere.",
         ),
         io.Combo.Input(
             "tokens",
@@ -99,12 +107,14 @@ def _outputs() -> list:
 
 
 def _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule):
-    if schedule is not None:
-        raise ValueError("schedule: this version of Circulation takes none. Disconnect it, or update the pack.")
+    if schedule is not None and not isinstance(schedule, Schedule):
+        raise ValueError("schedule: connect the schedule output of a Circulation Schedule node.")
     there = families.blocks(model)
     families.check_space(model, "rescale", circulation.rescale)
     selection = Selection.parse(blocks)
-    rule = Rule(circulation, selection, selection.of(there), start_percent, end_percent, branches)
+    context = get_executing_context()
+    node = context and context.node_id
+    rule = Rule(circulation, selection, selection.of(there), start_percent, end_percent, branches, schedule, node)
     return io.NodeOutput(add(model, rule))
 
 
@@ -116,6 +126,7 @@ class CirculationControl(io.ComfyNode):
             display_name="Circulation",
             description="Trades fidelity against diversity by scaling the circulation (the skew part) of self-attention.",
             search_aliases=["skew attention", "Hopfield", "diversity", "fidelity", "coherence", "attention decomposition"],
+            not_idempotent=True,  # ComfyUI would otherwise run only one of two like nodes, and only that one would hear of its runs
             inputs=[*_strength_inputs(alpha=1.05, beta=3.0), *_scope_inputs()],
             outputs=_outputs(),
         )
@@ -146,6 +157,7 @@ class CirculationAdaptive(io.ComfyNode):
             display_name="Circulation (Adaptive)",
             description="Circulation whose strength follows how symmetric each attention call is (its index eta).",
             search_aliases=["skew attention", "Hopfield", "diversity", "symmetry index", "adaptive circulation"],
+            not_idempotent=True,  # as above
             inputs=[
                 *_strength_inputs(alpha=1.2, beta=5.0),
                 io.Boolean.Input(
@@ -191,3 +203,36 @@ class CirculationAdaptive(io.ComfyNode):
         adaptive = Adaptive(adapt_alpha, adapt_beta, formula, eta_over)
         circulation = Circulation(alpha, beta, rescale, adaptive, tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
+
+
+class CirculationSchedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return schema(
+            node_id="CirculationSchedule",
+            display_name="Circulation Schedule",
+            description="Strength of Circulation over the depth of the model and the time of sampling, painted as a grid.",
+            search_aliases=["circulation mask", "strength over time", "paint strength", "block weights", "layer schedule"],
+            inputs=[
+                io.String.Input(
+                    "grid",
+                    default=EVEN,
+                    tooltip="Factors on (alpha - 1): 0 is off, 1 as set, 2 twice. A row for each part of the model's depth, first "
+                    "blocks first; in it a number for each part of sampling, start first.",
+                )
+            ],
+            outputs=[
+                ScheduleType.Output(display_name="schedule", tooltip="Connect it to the schedule input of a Circulation node.")
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, grid=None):
+        try:
+            return grid is None or bool(Schedule.parse(grid))
+        except ValueError as error:
+            return str(error)
+
+    @classmethod
+    def execute(cls, grid):
+        return io.NodeOutput(Schedule.parse(grid))

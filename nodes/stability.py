@@ -12,6 +12,7 @@ from comfy_api.latest import io, ui
 from .engine import families, plots
 from .engine import record as records
 from .engine.blocks import Selection
+from .engine.chart import chart
 from .engine.circulation import IMAGE_TOKENS, INPUT_SPACE, TOKENS, VALUE_SPACE
 from .engine.live import teller
 from .engine.patch import add
@@ -151,9 +152,8 @@ class StabilityReadout(io.ComfyNode):
         chosen = record.runs[run - 1]
         draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
         graph = plots.sheet(chosen) if plot == SHEET else draw[plot](chosen, measure)
-        return io.NodeOutput(
-            after, graph, summary(record), records.to_csv(record), record, ui=ui.PreviewImage(graph, cls=cls)
-        )
+        shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [chart(chosen)]}
+        return io.NodeOutput(after, graph, summary(record), records.to_csv(record), record, ui=shown)
 
 
 class StabilityCompare(io.ComfyNode):

@@ -31,7 +31,7 @@ def model():
     (dict(blocks=""), "No block is selected"),
     (dict(blocks="everything!"), "'everything!' is not a block"),
     (dict(blocks="input.99"), "'input.99' selects no block. This model has input.1.0"),
-    (dict(schedule={}), "schedule"),
+    (dict(schedule={}), "schedule: connect the schedule output of a Circulation Schedule node"),
     (dict(rescale="sideways"), "rescale is 'sideways'"),
     (dict(branches="neither"), "branches is 'neither'"),
     (dict(tokens="text"), "tokens is 'text'"),

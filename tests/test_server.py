@@ -139,3 +139,24 @@ def test_bad_input_is_named_and_the_queue_goes_on(server, prompt, wrong, named):
         server.run(circulation_alone(prompt, **wrong))
     assert "Circulation" in str(error.value)
     assert CIRCULATION in images(server, circulation_alone(prompt, alpha=1.1))
+
+
+def scheduled(prompt, grid):
+    """The prompt with a painted schedule."""
+    prompt = changed(prompt, schedule=["painted", 0])
+    prompt["painted"] = {"class_type": "CirculationSchedule", "inputs": {"grid": grid}}
+    return prompt
+
+
+def test_a_schedule_of_zeros_gives_the_same_file_as_the_baseline(server, prompt):
+    result = images(server, scheduled(prompt, '{"grid":[[0,0]]}'))
+    assert result[CIRCULATION] == result[BASELINE]
+    result = images(server, scheduled(prompt, '{"grid":[[1,0]]}'))
+    assert result[CIRCULATION] != result[BASELINE]
+
+
+@pytest.mark.parametrize("grid, place", [('{"grid": [[1, 1], [1, 3]]}', "row 2, number 2 is 3"), ('{"grid": [[1, 1]', "line 1, column 17")])
+def test_a_schedule_that_is_wrong_is_refused_at_its_node_before_anything_runs(server, prompt, grid, place):
+    with pytest.raises(demo.ServerError, match=re.escape(place)) as error:
+        server.run(scheduled(prompt, grid))
+    assert "CirculationSchedule" in str(error.value)

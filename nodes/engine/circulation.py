@@ -70,12 +70,13 @@ class Circulation:
     rescale: str = VALUE_SPACE
     adaptive: Adaptive | None = None
     tokens: str = IMAGE_TOKENS
+    factor: float = 1.0  # on α − 1, as a schedule sets it
 
     @property
     def off(self) -> bool:
         """True where the formulas give back the model's own output, whatever q and k are."""
         follows_eta = self.adaptive is not None and self.adaptive.alpha and self.adaptive.formula == SCALE
-        return self.beta == 0 or (self.alpha == 1 and not follows_eta)
+        return self.beta == 0 or self.factor == 0 or (self.alpha == 1 and not follows_eta)
 
 
 class Circulated(NamedTuple):
@@ -113,6 +114,8 @@ def circulate(
     q_alpha = torch.cat((q[:, :, within], k[:, :, within]), dim=-1)
     if circulation.adaptive is not None:
         alpha, beta = adapt(alpha, beta, symmetry_index(gram(q_alpha)), circulation.adaptive)
+    if circulation.factor != 1:
+        alpha = 1 + circulation.factor * (alpha - 1)
 
     k_alpha = skewed_keys(q, k, alpha if within == EVERYTHING else only_within(within, alpha, q))
     # Zeros behind v, because few backends take values narrower than the keys.

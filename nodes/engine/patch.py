@@ -21,6 +21,7 @@ from . import families
 from .attention import Call
 from .circulation import ALL_TOKENS
 from .forward import Forward, Mark
+from .live import STATUS, tell
 from .plan import Plan
 from .probe import Observer, Probe
 from .record import RunInfo
@@ -44,15 +45,17 @@ def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
     model = guider.model_patcher
     additions = model.get_attachment(KEY)
     schedule = tuple(sigmas.tolist())
+    blocks = families.blocks(model)
     run = Run(
         # the model's sampling is read here, not in the node: a ModelSampling node may come after ours
-        plan=Plan([a for a in additions if isinstance(a, Rule)], model.get_model_object("model_sampling")),
+        plan=Plan([a for a in additions if isinstance(a, Rule)], model.get_model_object("model_sampling"), blocks),
         observers=[Observer(a, schedule) for a in additions if isinstance(a, Probe)],
-        blocks=families.blocks(model),
+        blocks=blocks,
         sigmas=schedule,
         video=families.alternates_with_time(families.network(model)),
     )
     if run.idle:
+        _tell_nodes(run)
         return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     _install(run, guider)
     complete = False
@@ -62,8 +65,14 @@ def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
         return out
     finally:
         run.report()
+        _tell_nodes(run, complete)
         for observer in run.observers:
             observer.finish(_info(run, observer, model, sampler, schedule, complete))
+
+
+def _tell_nodes(run: Run, complete: bool = True) -> None:
+    for node, line in run.statuses():
+        tell(STATUS, node, {"text": line if complete else f"Stopped early. {line}"})
 
 
 def _info(run: Run, observer: Observer, model, sampler, schedule, complete: bool) -> RunInfo:

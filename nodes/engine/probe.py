@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .blocks import Block
+from .chart import point
 from .circulation import IMAGE_TOKENS
 from .record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
 from .rule import BOTH, NEGATIVE
@@ -118,16 +119,8 @@ class Observer:
             self.probe.tell(self._event(values, step, sigma))
 
     def _event(self, values: Tensor, step: float, sigma: float) -> dict:
-        """Means by stage over blocks, branches and images; None for what is not a number."""
         stages = by_stage(block.stage for block in self.probe.blocks)
-        means = {stage: values[:, positions].flatten(1).nanmean(dim=1).tolist() for stage, positions in stages.items()}
-        return {
-            "step": math.floor(step) + 1,
-            "steps": len(self._schedule) - 1,
-            "sigma": sigma,
-            "measures": list(MEASURES),
-            "stages": {stage: [m if math.isfinite(m) else None for m in mean] for stage, mean in means.items()},
-        }
+        return {"steps": len(self._schedule) - 1, "measures": list(MEASURES), **point(values, stages, step, sigma)}
 
     def _leave_out(self, what: str) -> None:
         self.left_out[what] = self.left_out.get(what, 0) + 1

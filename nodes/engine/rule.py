@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .blocks import Block, Selection
 from .circulation import ALL_TOKENS, ETA_OVER, FORMULAS, RESCALES, TOKENS, Circulation
+from .schedule import Schedule
 
 BOTH = "both"
 POSITIVE = "positive"
@@ -25,6 +26,8 @@ class Rule:
     start_percent: float = 0.0
     end_percent: float = 1.0
     branches: str = BOTH
+    schedule: Schedule | None = None
+    node: str | None = None  # that made it
 
     def __post_init__(self):
         circulation, adaptive = self.circulation, self.circulation.adaptive
@@ -43,6 +46,15 @@ class Rule:
                 f"start_percent {self.start_percent:g} lies after end_percent {self.end_percent:g}: swap them."
             )
 
+    @property
+    def off(self) -> bool:
+        return self.circulation.off or (self.schedule is not None and self.schedule.off)
+
+    @property
+    def limited_in_time(self) -> bool:
+        limits = self.start_percent > 0 or self.end_percent < 1
+        return limits or (self.schedule is not None and self.schedule.changes_in_time)
+
     def matches(self, address: tuple[str, int, int], branch: str) -> bool:
         return self.branches in (BOTH, branch) and any(block.address == address for block in self.blocks)
 
@@ -57,7 +69,7 @@ class Rule:
         words = [f"alpha {circulation.alpha:g}", f"beta {circulation.beta:g}"]
         if circulation.adaptive is not None:
             words.append("adaptive")
-        if circulation.off:
+        if self.off:
             words.append("(off)")
         words.append(f"on {self.selection}")
         if circulation.tokens == ALL_TOKENS:
@@ -66,6 +78,8 @@ class Rule:
             words.append(f"{self.branches} only")
         if (self.start_percent, self.end_percent) != (0, 1):
             words.append(f"from {self.start_percent:g} to {self.end_percent:g}")
+        if self.schedule is not None:
+            words.append(f"by a {self.schedule}")
         return " ".join(words)
 
 

@@ -80,8 +80,7 @@ class Run:
         self._seen: set[Address] = set()
         self._passes = 0
         self._distrusted = False
-        self._hit: set[Address] = set()
-        self._hit_branches: set[str] = set()
+        self._hit: set[tuple[int, Address, str]] = set()  # rule, block, branch
         self._declined: dict[str, dict[Address, int]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
 
@@ -153,9 +152,11 @@ class Run:
             return plain
         out, made = plain, ()
         if site.segments:
-            self._hit.add(site.address)
-            self._hit_branches.update(
-                branch for s in site.segments if s.circulation for branch, _ in site.chunks[s.start : s.stop]
+            self._hit.update(
+                (rule, site.address, branch)
+                for s in site.segments
+                if s.circulation
+                for rule, (branch, _) in zip(s.rules, site.chunks[s.start : s.stop])
             )
             out, made = self._circulated(call, plain, site)
         if site.observers:
@@ -244,16 +245,20 @@ class Run:
         calls = self._declined.setdefault(reason, {})
         calls[address] = calls.get(address, 0) + 1
 
-    def declined(self) -> list[str]:
-        """What was left alone, where and why, in sentences."""
-        wanted = {block.address for part in (*self.plan.rules, *(o.probe for o in self.observers)) for block in part.blocks}
+    def declined(self, blocks: Sequence[Block] | None = None) -> list[str]:
+        """What was left alone, where and why, in sentences; of these blocks only, if given."""
+        if blocks is None:
+            blocks = [block for part in (*self.plan.rules, *(o.probe for o in self.observers)) for block in part.blocks]
+        wanted = {block.address for block in blocks}
         missed = [block for block in self._blocks if block.address in wanted - self._seen]
         sentences = [f"Never came to {describe(missed)}: {SKIPPED}."] if self._passes and missed else []
         if self._distrusted:
             sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
         for reason, calls in self._declined.items():
-            where = describe(block for block in self._blocks if block.address in calls)
-            sentences.append(f"Left alone in {sum(calls.values())} calls at {where}: {reason}.")
+            where = [b for b in self._blocks if b.address in calls and (blocks is None or b in blocks)]
+            if where:
+                count = sum(calls[block.address] for block in where)
+                sentences.append(f"Left alone in {count} calls at {describe(where)}: {reason}.")
         return sentences
 
     def report(self) -> None:
@@ -261,23 +266,48 @@ class Run:
         if self.plan.off:
             return
         rules = "; ".join(map(str, self.plan.rules))
-        branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if b in self._hit_branches) or "no branch"
-        line = f"Circulation: {rules}: {len(self._hit)} of {len(self._blocks)} blocks hit, {self._steps_hit()}, {branches}."
-        log.info(" ".join((line, *self.declined())))
-        bad = sum(int(count) for count in self._nonfinite.values())
-        if bad:
+        log.info(" ".join((f"Circulation: {rules}: {self._extent(range(len(self.plan.rules)))}.", *self.declined())))
+        if bad := self._bad():
             log.warning(
                 "Circulation: %d attention results were not finite and were replaced by the model's own. "
                 "Bring alpha nearer to 1 or beta nearer to 0, or run the model in a wider precision.",
                 bad,
             )
 
-    def _steps_hit(self) -> str:
+    def statuses(self) -> list[tuple[str, str]]:
+        """For each node that made a rule: its id, and what came of its rule in this run, in a line."""
+        lines = []
+        for number, rule in enumerate(self.plan.rules):
+            if rule.off:
+                line = ["Off: the model is left as it is."]
+            else:
+                line = [f"{self._extent([number])}." if any(n == number for n, *_ in self._hit) else "No block hit."]
+                own = {block.address for block in rule.blocks}
+                if taken := {address for n, address, _ in self._hit if n > number and address in own}:
+                    line.append(f"Nearer to the sampler another Circulation node decides at {len(taken)} of its {len(own)} blocks.")
+                line += self.declined(rule.blocks)
+                if bad := self._bad():
+                    line.append(f"{bad} results were not finite and were left as they were.")
+            if rule.node is not None:
+                lines.append((rule.node, " ".join(line)))
+        return lines
+
+    def _bad(self) -> int:
+        return sum(int(count) for count in self._nonfinite.values())
+
+    def _extent(self, rules: Sequence[int]) -> str:
+        """How many blocks, which steps and which branches these rules have acted on."""
+        hit = [(address, branch) for rule, address, branch in self._hit if rule in rules]
+        blocks = {address for address, _ in hit}
+        branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if any(b == branch for _, branch in hit)) or "no branch"
+        return f"{len(blocks)} of {len(self._blocks)} blocks hit, {self._steps_hit(rules)}, {branches}"
+
+    def _steps_hit(self, rules: Sequence[int]) -> str:
         steps = len(self._sigmas) - 1
         acting = [
             step
             for step, sigma in enumerate(self._sigmas[:-1], 1)
-            if any(not rule.circulation.off for rule in self.plan.acting_at(sigma))
+            if any(a.number in rules and self.plan.does_something(a) for a in self.plan.acting_at(sigma))
         ]
         if len(acting) == steps:
             return f"all {steps} steps"

@@ -1,12 +1,14 @@
 """The real ComfyUI server with the pack in its custom_nodes, a stand-in for SDXL, and its real front end in Chromium."""
 
 import contextlib
+import functools
 import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -24,8 +26,9 @@ HARMLESS = [
     r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
     r"violates the (following|document's) Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
     r"^Failed to fetch$",  # what comes of that in 1.49.6
-    r"/api/jobs\?|^\[Jobs API\]",  # 1.49.6 on an older ComfyUI, which has no such thing
+    r"/api/jobs\?|JobsApiError|^\[Jobs API\]",  # 1.49.6 and newer on an older ComfyUI, which has no such thing
     r"^ComfyApp graph accessed before initialization",  # 1.49.6
+    r"^Attempted to cleanup event listeners for graph that was never set up",  # 1.32.9, when Nodes 2.0 is turned on or off
     r"^TypeError: .*reading 'id'.*\s+at onChange",  # 1.32.9, on the first setting that changes
 ]
 
@@ -44,26 +47,41 @@ def workflow(name):
     return json.loads((ROOT / "workflows" / f"{name}.json").read_text())
 
 
-def started(base, *arguments):
-    """A server to be entered, with a checkpoint that passes for SDXL."""
+_made = tempfile.TemporaryDirectory()
+
+
+@functools.cache
+def standin(kind):
+    """A checkpoint, made once for all servers."""
+    path = Path(_made.name, f"{kind}.safetensors")
+    subprocess.run([sys.executable, Path(__file__).with_name("standin.py"), COMFY, kind, path], check=True)
+    return path
+
+
+def started(base, *arguments, kind="sdxl"):
+    """A server to be entered, with a checkpoint under the name of SDXL's."""
     checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
     checkpoint.parent.mkdir(parents=True)
-    subprocess.run([sys.executable, Path(__file__).with_name("standin.py"), COMFY, checkpoint], check=True)
+    checkpoint.symlink_to(standin(kind))
     os.environ["OMP_NUM_THREADS"] = "1"  # steadier than all cores where other work runs too
     # Without the prompt in the PNG, equal images are equal files.
     return demo.Server(COMFY, base, arguments=["--disable-metadata", *arguments])
 
 
 @contextlib.contextmanager
-def front_end(server):
-    """A page with the front end ready. Fails at the end on errors in the console and on dialogs that opened."""
-    server.post("/settings", {"Comfy.TutorialCompleted": True})
+def front_end(server, scale=1, **options):
+    """A page with the front end ready. Fails at the end on errors in the console and on dialogs that opened.
+
+    `options` are ComfyUI's settings, with _ for the dots in their names.
+    """
+    server.post("/settings", {"Comfy.TutorialCompleted": True, **{name.replace("_", "."): value for name, value in options.items()}})
     errors = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=CHROMIUM_ARGUMENTS)
-        page = browser.new_page()
+        page = browser.new_page(viewport={"width": 1280, "height": 960}, device_scale_factor=scale)
         page.on("console", lambda message: errors.append(f"{message.text} {message.location['url']}") if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_default_timeout(120_000)  # on a busy machine
         page.goto(server.url)
         page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
         yield page

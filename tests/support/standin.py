@@ -1,6 +1,6 @@
-"""A small checkpoint with random weights that ComfyUI's own loader takes for one of the SDXL family.
+"""Small checkpoints with random weights that ComfyUI's own loader takes for Stable Diffusion 1.5 or SDXL.
 
-    python standin.py COMFYUI FILE
+    python standin.py COMFYUI sd15|sdxl FILE
 
 The UNet is as small as ComfyUI's detection allows; the text encoders have their fixed size but are almost empty; the VAE is
 a hand-set TAESD. Nothing in them is trained: they show that a graph runs and what changes, not how good an image gets.
@@ -17,19 +17,27 @@ UNET = dict(
     image_size=32, in_channels=4, out_channels=4, model_channels=320, use_checkpoint=False, use_spatial_transformer=True, legacy=False,
     use_temporal_attention=False, use_temporal_resblock=False, transformer_depth_middle=-2,
 )
-# The depths [0, 2, 5] are those by which KOALA, the smallest of the SDXL family, is recognised. 9 self-attentions:
-# 2 + 1 at the latent's resolution and 5 + 1 at half of it
-SHAPE = dict(
-    num_res_blocks=[2, 1], channel_mult=[1, 1], transformer_depth=[0, 2, 5], transformer_depth_output=[0, 0, 1, 0, 1],
-    use_linear_in_transformer=True, context_dim=2048, adm_in_channels=2816, num_classes="sequential",
-)
+SHAPES = {
+    # 6 self-attentions: 3 at the latent's resolution and 3 at half of it
+    "sd15": ("SD15", dict(
+        num_res_blocks=[1, 1], channel_mult=[1, 1], transformer_depth=[1, 1], transformer_depth_output=[1, 1, 1, 1],
+        use_linear_in_transformer=False, context_dim=768, adm_in_channels=None,
+    )),
+    # The depths [0, 2, 5] are those by which KOALA, the smallest of the SDXL family, is recognised. 9 self-attentions:
+    # 2 + 1 at the latent's resolution and 5 + 1 at half of it
+    "sdxl": ("KOALA_700M", dict(
+        num_res_blocks=[2, 1], channel_mult=[1, 1], transformer_depth=[0, 2, 5], transformer_depth_output=[0, 0, 1, 0, 1],
+        use_linear_in_transformer=True, context_dim=2048, adm_in_channels=2816, num_classes="sequential",
+    )),
+}
 
 
-def checkpoint(seed=0):
+def checkpoint(kind, seed=0):
     """The state dict of a checkpoint, in float16. ComfyUI must be importable."""
     import comfy.supported_models
 
-    config = comfy.supported_models.KOALA_700M({**UNET, **SHAPE})
+    family, shape = SHAPES[kind]
+    config = getattr(comfy.supported_models, family)({**UNET, **shape})
     config.set_inference_dtype(torch.float16, None)
     generator = torch.Generator().manual_seed(seed)
     unet = config.get_model({}, "").diffusion_model.state_dict()
@@ -134,10 +142,10 @@ def save(state, path):
 
 
 if __name__ == "__main__":
-    comfy, path = sys.argv[1:]
+    comfy, kind, path = sys.argv[1:]
     sys.path[0] = comfy
     sys.argv[1:] = ["--cpu"]
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    save(checkpoint(), path)
+    save(checkpoint(kind), path)

@@ -1,0 +1,237 @@
+// The stability chart: one measure over the steps, a line for each stage of the model.
+//
+// Data is {steps, measures: [name], points: [{step, sigma, stages: {name: [value or null, for each measure]}}]}.
+// Drawn as SVG, which stays sharp at any zoom.
+
+import { colour, html, svg, theme } from "./theme.js";
+
+const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
+const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
+const FONT = "11px sans-serif";
+
+export class Chart {
+    /** `remember(measure)` is called when the user chooses another measure. */
+    constructor(remember = () => {}) {
+        this.data = null;
+        this.measure = 0;
+        this.at = null; // the point under the pointer or the arrow keys
+        this.choice = html("select", { "aria-label": "Measure" });
+        this.choice.addEventListener("change", () => {
+            this.measure = this.choice.selectedIndex;
+            remember(this.choice.value);
+            this.draw();
+        });
+        this.legend = html("div", { class: "legend" });
+        this.plot = svg("svg", { role: "img", tabindex: "0" });
+        this.element = html(
+            "div",
+            { class: "circulation chart" },
+            html("div", { class: "head" }, this.choice, this.legend),
+            html("div", { class: "plot" }, this.plot),
+        );
+        this.element.addEventListener("pointerdown", (event) => event.stopPropagation());
+        this.plot.addEventListener("pointermove", (event) => this.point(this.under(event)));
+        this.plot.addEventListener("pointerleave", () => this.point(null));
+        this.plot.addEventListener("blur", () => this.point(null));
+        this.plot.addEventListener("keydown", (event) => this.key(event));
+        new ResizeObserver(() => this.draw()).observe(this.plot);
+        this.draw();
+    }
+
+    show(data, measure) {
+        this.data = data;
+        const measures = data?.measures ?? [];
+        if (measures.join() !== [...this.choice.options].map((option) => option.value).join()) {
+            this.choice.replaceChildren(...measures.map((name) => html("option", {}, name)));
+            this.measure = Math.max(0, measures.indexOf(measure));
+            this.choice.selectedIndex = this.measure;
+        }
+        this.draw();
+    }
+
+    get points() {
+        return this.data?.points ?? [];
+    }
+
+    /** [[stage, its values of the chosen measure, point by point]] */
+    get lines() {
+        const stages = [...new Set(this.points.flatMap((point) => Object.keys(point.stages)))];
+        return stages.map((stage) => [stage, this.points.map((point) => point.stages[stage]?.[this.measure] ?? null)]);
+    }
+
+    draw() {
+        if (this.waiting) return;
+        this.waiting = true;
+        requestAnimationFrame(() => {
+            this.waiting = false;
+            this.drawNow();
+        });
+    }
+
+    drawNow() {
+        const colours = theme();
+        colour(this.element, colours);
+        const { clientWidth: width, clientHeight: height } = this.plot;
+        this.choice.hidden = !this.points.length;
+        this.plot.setAttribute("aria-label", this.words());
+        this.scale = scale(this.lines, this.data?.steps ?? 1, width, height);
+        this.plot.replaceChildren(...(width && height && this.points.length ? picture(this.lines, this.points, this.scale, colours, FONT) : []));
+        this.mark = this.plot.appendChild(svg("line", { stroke: colours.text, "stroke-width": 1, visibility: "hidden" }));
+        this.point(this.at);
+    }
+
+    /** Shows the values of one point, or of the last one, in the legend. */
+    point(at) {
+        this.at = at !== null && this.points[at] ? at : null;
+        const shown = this.points[this.at ?? this.points.length - 1];
+        const lines = this.lines;
+        const colours = theme().lines;
+        if (!shown) {
+            this.legend.replaceChildren("Nothing measured yet.");
+        } else {
+            const entries = lines.map(([stage, values], i) => {
+                const sample = svg("svg", { width: 18, height: 8, "aria-hidden": "true" }, stroke(`M0 4H18`, i, colours));
+                return html("span", {}, sample, ` ${stage} ${number(values[this.at ?? values.length - 1])}`);
+            });
+            this.legend.replaceChildren(html("span", {}, `step ${shown.step} of ${this.data.steps}`), ...entries);
+        }
+        if (this.at === null) return this.mark.setAttribute("visibility", "hidden");
+        const x = this.scale.x(this.points[this.at].step);
+        for (const [name, value] of Object.entries({ x1: x, x2: x, y1: this.scale.top, y2: this.scale.bottom, visibility: "visible" })) {
+            this.mark.setAttribute(name, value);
+        }
+    }
+
+    /** The index of the point nearest to the pointer. */
+    under(event) {
+        const box = this.plot.getBoundingClientRect(); // as it is on the screen, at whatever zoom
+        const x = ((event.clientX - box.left) / box.width) * this.plot.clientWidth;
+        const away = this.points.map((point) => Math.abs(this.scale.x(point.step) - x));
+        return away.length ? away.indexOf(Math.min(...away)) : null;
+    }
+
+    key(event) {
+        const last = this.points.length - 1;
+        const now = this.at ?? last;
+        const to = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
+        if (to === undefined) return;
+        event.preventDefault();
+        event.stopPropagation();
+        this.legend.setAttribute("aria-live", "polite");
+        this.point(Math.min(Math.max(to, 0), last));
+    }
+
+    words() {
+        if (!this.points.length) return "Stability chart. Nothing measured yet.";
+        const ends = this.lines.map(([stage, values]) => `${stage} from ${number(values[0])} to ${number(values.at(-1))}`);
+        return `${this.data.measures[this.measure]} over ${this.points.length} steps: ${ends.join(", ")}. Arrow keys read the values.`;
+    }
+
+    csv() {
+        const { measures } = this.data;
+        const rows = this.points.flatMap(({ step, sigma, stages }) =>
+            Object.entries(stages).map(([stage, values]) => [step, sigma, stage, ...values.map((value) => value ?? "")].join()),
+        );
+        return [["step", "sigma", "stage", ...measures].join(), ...rows, ""].join("\n");
+    }
+
+    /** The chart with its legend as a PNG, 1200 × 600. */
+    async png() {
+        const [width, height, head, factor] = [600, 300, 24, 2];
+        const colours = theme();
+        const lines = this.lines;
+        const room = width / (lines.length + 1);
+        const legend = lines.flatMap(([stage], i) => [
+            stroke(`M${room * (i + 1)} 14h18`, i, colours.lines),
+            text(stage, room * (i + 1) + 24, 18, colours.text, "start", FONT),
+        ]);
+        const body = svg("g", { transform: `translate(0 ${head})` });
+        body.append(...picture(lines, this.points, scale(lines, this.data.steps, width, height - head), colours, FONT));
+        const whole = svg(
+            "svg",
+            { xmlns: "http://www.w3.org/2000/svg", width: width * factor, height: height * factor, viewBox: `0 0 ${width} ${height}` },
+            svg("rect", { width, height, fill: colours.background }),
+            text(this.data.measures[this.measure], 10, 18, colours.text, "start", `bold ${FONT}`),
+            ...legend,
+            body,
+        );
+        const image = new Image();
+        image.src = `data:image/svg+xml,${encodeURIComponent(new XMLSerializer().serializeToString(whole))}`;
+        await image.decode();
+        const canvas = html("canvas", { width: width * factor, height: height * factor });
+        canvas.getContext("2d").drawImage(image, 0, 0);
+        return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+    }
+}
+
+function scale(lines, steps, width, height) {
+    const values = lines.flatMap(([, values]) => values).filter((value) => value !== null);
+    let [low, high] = values.length ? [Math.min(...values), Math.max(...values)] : [0, 1];
+    if (high - low < 1e-9 * Math.max(1, Math.abs(high))) [low, high] = [low - 0.5, high + 0.5];
+    const edge = (high - low) * 0.06;
+    const [left, right] = [MARGIN.left, Math.max(width - MARGIN.right, MARGIN.left + 1)];
+    const [top, bottom] = [MARGIN.top, Math.max(height - MARGIN.bottom, MARGIN.top + 1)];
+    return {
+        left, right, top, bottom, steps,
+        low: low - edge,
+        high: high + edge,
+        x: (step) => (steps > 1 ? left + ((step - 1) / (steps - 1)) * (right - left) : (left + right) / 2),
+        y: (value) => bottom - ((value - low + edge) / (high - low + 2 * edge)) * (bottom - top),
+    };
+}
+
+function picture(lines, points, s, colours, font) {
+    const values = ticks(s.low, s.high, Math.max(2, Math.floor((s.bottom - s.top) / 34)));
+    const steps = ticks(1, s.steps, Math.max(2, Math.floor((s.right - s.left) / 60))).filter((step) => Number.isInteger(step) && step >= 1);
+    const places = s.steps < 2 ? [1] : steps.includes(1) ? steps : [1, ...steps.filter((step) => s.x(step) - s.left > 24)];
+    return [
+        ...values.map((value) => svg("path", { d: `M${s.left} ${s.y(value)}H${s.right}`, stroke: colours.grid })),
+        ...values.map((value) => text(number(value), s.left - 6, s.y(value) + 4, colours.quiet, "end", font)),
+        ...places.map((step) => text(step, s.x(step), s.bottom + 15, colours.quiet, "middle", font)),
+        svg("path", { d: `M${s.left} ${s.top}V${s.bottom}H${s.right}`, stroke: colours.axis, fill: "none" }),
+        ...lines.map(([stage, row], i) => {
+            const line = stroke(path(row, points, s), i, colours.lines);
+            line.dataset.stage = stage;
+            return line;
+        }),
+    ];
+}
+
+/** A line with gaps where nothing was measured; a value alone between gaps is a dot. */
+function path(row, points, s) {
+    let drawn = "";
+    row.forEach((value, i) => {
+        if (value === null) return;
+        const [x, y] = [s.x(points[i].step).toFixed(1), s.y(value).toFixed(1)];
+        const [before, after] = [row[i - 1] ?? null, row[i + 1] ?? null];
+        drawn += before === null ? `M${x} ${y}` + (after === null ? "h.1" : "") : `L${x} ${y}`;
+    });
+    return drawn;
+}
+
+function stroke(d, i, hues) {
+    return svg("path", {
+        d, fill: "none", stroke: hues[i % hues.length], "stroke-width": 2, "stroke-linecap": "round", "stroke-linejoin": "round",
+        "stroke-dasharray": DASHES[i % DASHES.length],
+    });
+}
+
+function text(words, x, y, fill, anchor, font) {
+    const element = svg("text", { x, y, fill, "text-anchor": anchor }, String(words));
+    element.style.font = font;
+    return element;
+}
+
+/** Round numbers, at most `count` + 1, that lie between two numbers. */
+function ticks(low, high, count) {
+    const rough = (high - low) / count || 1;
+    const power = 10 ** Math.floor(Math.log10(rough));
+    const step = power * [1, 2, 5, 10].find((multiple) => multiple * power >= rough * 0.999);
+    const first = Math.ceil(low / step - 1e-9);
+    return Array.from({ length: Math.max(0, Math.floor(high / step + 1e-9) - first + 1) }, (_, i) => Number(((first + i) * step).toPrecision(12)));
+}
+
+function number(value) {
+    if (value === null || value === undefined) return "none";
+    return String(Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : Number(value.toPrecision(4))).replace("-", "−");
+}

@@ -1,0 +1,164 @@
+// What the pack adds to ComfyUI's front end: which of its nodes gets which widget.
+
+import { app } from "../../scripts/app.js";
+import { Chart } from "./chart.js";
+import { Painter } from "./painter.js";
+import { listen, results } from "./results.js";
+import { colour, html, theme } from "./theme.js";
+
+const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
+const MARGIN = 5; // around our elements, on the canvas
+
+const widgets = {
+    StabilityProbe: chart,
+    StabilityReadout: chart,
+    CirculationControl: status,
+    CirculationAdaptive: status,
+    CirculationSchedule: painter,
+};
+
+const views = new WeakMap(); // node → its view: {element, redraw(), show(result)?, chart?}
+
+function chart(node) {
+    const chart = new Chart((measure) => node.setProperty(MEASURE, measure));
+    // below the readout's chart comes its figure, which gets the room
+    addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
+    return { chart, element: chart.element, show: (result) => chart.show(result.chart, node.properties[MEASURE]), redraw: () => chart.draw() };
+}
+
+function status(node) {
+    const line = html("span", { role: "status" }, "Not run yet.");
+    const element = html("div", { class: "circulation status" }, line);
+    addWidget(node, "status", element, 38, true);
+    const redraw = () => colour(element, theme());
+    redraw();
+    const show = ({ text }) => {
+        line.textContent = element.title = text;
+    };
+    return { element, show, redraw };
+}
+
+function painter(node) {
+    const text = node.widgets.find((widget) => widget.name === "grid");
+    text.hidden = true; // for the canvas
+    text.options.hidden = true; // for Nodes 2.0
+    text.computeSize = () => [0, -4]; // older front ends leave room for what is hidden
+    const write = (value) => {
+        app.canvas.emitBeforeChange(); // a step of its own for undo, however it was made
+        text.value = value;
+        app.canvas.emitAfterChange();
+    };
+    const linked = () => node.isInputConnected(node.findInputSlot("grid"));
+    const painter = new Painter(() => text.value, write, linked);
+    addWidget(node, "painter", painter.element, 280);
+    node.setSize([Math.max(node.size[0], 380), Math.max(node.size[1], 380)]);
+    const read = () => painter.read();
+    for (const event of ["onConfigure", "onConnectionsChange"]) {
+        const before = node[event];
+        node[event] = function (...args) {
+            read();
+            return before?.apply(this, args);
+        };
+    }
+    return { element: painter.element, redraw: () => painter.draw() };
+}
+
+/** The least height is the element's, in pixels, as in the style sheet. Without `fixed` it grows with its node. */
+function addWidget(node, name, element, least, fixed = false) {
+    const options = {
+        margin: MARGIN,
+        getMinHeight: () => least + 2 * MARGIN,
+        hideOnZoom: false,
+        hideInPanel: true, // the side panel would take the element away from the node
+        serialize: false, // not in the prompt
+        getValue: () => "",
+        setValue: () => {},
+    };
+    const widget = node.addDOMWidget(name, `circulation_${name}`, element, options);
+    widget.serialize = false; // nor in the workflow
+    if (fixed) {
+        widget.computeLayoutSize = undefined;
+        widget.computeSize = (width) => [width ?? 0, least + 2 * MARGIN];
+    }
+}
+
+/** Every node of the workflow with its id as the server has it, such as "10:1" inside of subgraphs. */
+function* everyNode(graph = app.rootGraph, before = "") {
+    for (const node of graph.nodes) {
+        yield [`${before}${node.id}`, node];
+        if (node.subgraph) yield* everyNode(node.subgraph, `${before}${node.id}:`);
+    }
+}
+
+function show(id, result) {
+    for (const [found, node] of everyNode()) {
+        if (found === id) views.get(node)?.show?.(result);
+    }
+}
+
+/** Nodes 2.0 of older front ends goes on showing the elements of the nodes that were there before under the same ids. */
+function mount() {
+    for (const node of app.canvas.graph.nodes) {
+        const element = views.get(node)?.element;
+        if (element && !element.isConnected) {
+            const former = document.querySelector(`[data-node-id="${node.id}"] .${[...element.classList].join(".")}`);
+            former?.replaceWith(element);
+        }
+    }
+}
+
+function redraw() {
+    for (const [, node] of everyNode()) views.get(node)?.redraw();
+}
+
+function download(blob, name) {
+    const link = html("a", { href: URL.createObjectURL(blob), download: name });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+app.registerExtension({
+    name: "Circulation",
+
+    setup() {
+        document.head.append(html("link", { rel: "stylesheet", href: new URL("circulation.css", import.meta.url) }));
+        listen(show);
+        // the palette's own variables change just after this event
+        app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(redraw, 100));
+    },
+
+    nodeCreated(node) {
+        const add = widgets[node.comfyClass];
+        if (add) views.set(node, add(node));
+    },
+
+    /** A workflow was loaded: opened, come back to, or an undone state of it. */
+    afterConfigureGraph() {
+        for (const [id, result] of results()) show(id, result);
+        for (const wait of [0, 100, 500]) setTimeout(mount, wait);
+    },
+
+    /** Outputs came from ComfyUI's history. */
+    onNodeOutputsUpdated(outputs) {
+        for (const [, node] of everyNode()) {
+            const id = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
+            const chart = outputs[id]?.stability?.[0];
+            if (chart) views.get(node)?.show?.({ chart });
+        }
+    },
+
+    getNodeMenuItems(node) {
+        const chart = views.get(node)?.chart;
+        if (!chart?.points.length) return [];
+        const name = node.title.replace(/[^\w-]+/g, "-");
+        return [
+            { content: "Save chart as PNG", callback: async () => download(await chart.png(), `${name}.png`) },
+            {
+                content: "Copy chart as CSV",
+                callback: () =>
+                    // a page that is not on this machine has a clipboard only with https
+                    navigator.clipboard?.writeText(chart.csv()) ?? download(new Blob([chart.csv()], { type: "text/csv" }), `${name}.csv`),
+            },
+        ];
+    },
+});

@@ -1,0 +1,318 @@
+// The schedule painter: a view of the JSON in the node's own text widget, and a brush for it.
+//
+// Rows are the depth of the model, first blocks at the top; columns are the sampling, its start at the left. A cell is a
+// factor on (alpha − 1), from 0 to 2. While a stroke goes on, cells are drawn only; when it ends, the text is written.
+
+import { colour, html, mix, opposite, svg, theme } from "./theme.js";
+
+const MOST = { rows: 32, columns: 64 };
+const BRUSHES = [0, 0.5, 1, 1.5, 2];
+const FRAME = { left: 14, top: 14, right: 2, bottom: 16 }; // the bars at the left and top paint whole rows and columns
+const HELP = "Drag paints, Shift erases; bars paint rows and columns";
+const KEYS = "Arrow keys move, Space paints, Delete erases, 0 to 4 choose the brush, R, C and A paint the row, the column or all.";
+
+// what a preset makes of a cell whose middle lies at a depth and a time, both from 0 to 1
+const PRESETS = {
+    "everywhere 1": () => 1,
+    "everywhere 0": () => 0,
+    "early half": (depth, time) => (time < 0.5 ? 1 : 0),
+    "late half": (depth, time) => (time < 0.5 ? 0 : 1),
+    "middle depth": (depth) => (Math.abs(depth - 0.5) < 0.25 ? 1 : 0),
+    "ramp down": (depth, time) => round(2 * (1 - time)),
+};
+
+export class Painter {
+    /** `text()` gives the JSON; `write(text)` keeps a new one, as one step for undo; `linked()` says whether a link sets it. */
+    constructor(text, write, linked) {
+        Object.assign(this, { text, write, linked });
+        this.brush = 0;
+        this.cursor = null; // [row, column] under the pointer or the arrow keys
+        this.stroke = null; // the value that is being painted
+        this.brushes = BRUSHES.map((value, i) => this.button(String(value), () => this.choose(i)));
+        for (const button of this.brushes) button.setAttribute("role", "radio");
+        this.preset = html("select", { "aria-label": "Fill the grid" }, html("option", { value: "" }, "fill…"));
+        this.preset.append(...Object.keys(PRESETS).map((name) => html("option", {}, name)));
+        this.preset.addEventListener("change", () => this.fill(PRESETS[this.preset.value]));
+        this.size = ["rows", "columns"].map((name) => {
+            const input = html("input", { type: "number", min: 1, max: MOST[name], "aria-label": name, title: name });
+            input.addEventListener("change", () => this.resize());
+            return input;
+        });
+        this.note = html("div", { class: "note", role: "status" });
+        this.canvas = svg("svg", { tabindex: "0", role: "application", "aria-label": `Strength over depth and time. ${KEYS}` });
+        this.element = html(
+            "div",
+            { class: "circulation painter" },
+            html(
+                "div",
+                { class: "head" },
+                html("span", { role: "radiogroup", "aria-label": "Brush" }, ...this.brushes),
+                this.preset,
+                html("span", {}, this.size[0], " × ", this.size[1]),
+            ),
+            html("div", { class: "plot" }, this.canvas),
+            this.note,
+        );
+        this.element.addEventListener("pointerdown", (event) => event.stopPropagation());
+        this.element.addEventListener("keydown", (event) => event.target === this.canvas || event.stopPropagation());
+        this.canvas.addEventListener("pointerdown", (event) => this.begin(event));
+        this.canvas.addEventListener("pointermove", (event) => this.move(event));
+        this.canvas.addEventListener("pointerup", (event) => this.end(event));
+        this.canvas.addEventListener("pointercancel", () => this.end());
+        this.canvas.addEventListener("pointerleave", () => this.stroke === null && this.hover(null));
+        this.canvas.addEventListener("blur", () => this.hover(null));
+        this.canvas.addEventListener("keydown", (event) => this.key(event));
+        new ResizeObserver(() => this.draw()).observe(this.canvas);
+        this.choose(0);
+        this.read();
+    }
+
+    /** Takes the grid from the text. A text that is no grid is left alone and said to be none. */
+    read() {
+        this.grid = parsed(this.text());
+        this.draw();
+    }
+
+    button(label, action) {
+        const button = html("button", { type: "button" }, label);
+        button.addEventListener("click", action);
+        return button;
+    }
+
+    choose(i) {
+        this.brush = i;
+        this.brushes.forEach((button, at) => button.setAttribute("aria-checked", at === i));
+    }
+
+    get ready() {
+        return this.grid !== null && !this.linked();
+    }
+
+    draw() {
+        if (this.waiting) return;
+        this.waiting = true;
+        requestAnimationFrame(() => {
+            this.waiting = false;
+            this.drawNow();
+        });
+    }
+
+    drawNow() {
+        const colours = theme();
+        colour(this.element, colours);
+        this.element.dataset.locked = !this.ready;
+        for (const control of [...this.brushes, this.preset, ...this.size]) control.disabled = this.linked();
+        this.cells = [];
+        this.canvas.replaceChildren();
+        const { clientWidth: width, clientHeight: height } = this.canvas;
+        this.hover(this.cursor);
+        if (!this.grid || !width || !height) return;
+        const [rows, columns] = [this.grid.length, this.grid[0].length];
+        if (document.activeElement !== this.size[0]) this.size[0].value = rows;
+        if (document.activeElement !== this.size[1]) this.size[1].value = columns;
+        const cell = {
+            width: Math.max(1, width - FRAME.left - FRAME.right) / columns,
+            height: Math.max(1, height - FRAME.top - FRAME.bottom) / rows,
+        };
+        const gap = cell.width > 5 && cell.height > 5 ? 1 : 0;
+        const box = (row, column, fill) =>
+            svg("rect", {
+                x: column < 0 ? 0 : FRAME.left + column * cell.width,
+                y: row < 0 ? 0 : FRAME.top + row * cell.height,
+                width: Math.max(0.5, (column < 0 ? FRAME.left - 4 : cell.width) - gap),
+                height: Math.max(0.5, (row < 0 ? FRAME.top - 4 : cell.height) - gap),
+                fill,
+            });
+        for (let row = 0; row < rows; row++) this.canvas.append(box(row, -1, colours.grid));
+        for (let column = 0; column < columns; column++) this.canvas.append(box(-1, column, colours.grid));
+        this.canvas.append(box(-1, -1, colours.axis));
+        this.numbered = cell.width >= 20 && cell.height >= 13;
+        this.cells = this.grid.map((values, row) =>
+            values.map((_, column) => {
+                const rect = box(row, column, "none");
+                const label = svg("text", {
+                    x: FRAME.left + (column + 0.5) * cell.width,
+                    y: FRAME.top + (row + 0.5) * cell.height + 4,
+                    "text-anchor": "middle",
+                    "pointer-events": "none",
+                });
+                label.style.font = "10px sans-serif";
+                this.canvas.append(rect, label);
+                return { rect, label };
+            }),
+        );
+        for (let row = 0; row < rows; row++) for (let column = 0; column < columns; column++) this.paintCell(row, column);
+        const words = (words, x, anchor) => {
+            const label = svg("text", { x, y: height - 4, fill: colours.quiet, "text-anchor": anchor }, words);
+            label.style.font = "10px sans-serif";
+            return label;
+        };
+        this.canvas.append(words("start", FRAME.left, "start"), words("end of sampling", width - FRAME.right, "end"));
+        this.outline = this.canvas.appendChild(svg("rect", { fill: "none", stroke: colours.text, "stroke-width": 2, visibility: "hidden" }));
+        this.hover(this.cursor);
+    }
+
+    paintCell(row, column) {
+        const { cells, axis } = theme();
+        const value = this.grid[row][column];
+        const fill = value <= 1 ? mix(cells[0], cells[1], value) : mix(cells[1], cells[2], value - 1);
+        const { rect, label } = this.cells[row][column];
+        rect.setAttribute("fill", fill);
+        rect.setAttribute("stroke", value < 1 ? axis : "none"); // what is faint still has an edge
+        label.textContent = this.numbered ? String(round(value)) : "";
+        label.setAttribute("fill", this.numbered ? opposite(fill) : "none");
+    }
+
+    // --- painting
+
+    /** [row, column] under the pointer; −1 stands for the bars. */
+    under(event) {
+        const place = this.canvas.getBoundingClientRect(); // as it is on the screen, at whatever zoom
+        const x = ((event.clientX - place.left) / place.width) * this.canvas.clientWidth - FRAME.left;
+        const y = ((event.clientY - place.top) / place.height) * this.canvas.clientHeight - FRAME.top;
+        const [rows, columns] = [this.grid.length, this.grid[0].length];
+        const row = Math.floor((y / (this.canvas.clientHeight - FRAME.top - FRAME.bottom)) * rows);
+        const column = Math.floor((x / (this.canvas.clientWidth - FRAME.left - FRAME.right)) * columns);
+        return [Math.min(Math.max(row, -1), rows - 1), Math.min(Math.max(column, -1), columns - 1)];
+    }
+
+    begin(event) {
+        if (event.button !== 0 || !this.ready) return;
+        event.preventDefault();
+        this.canvas.focus({ preventScroll: true });
+        this.canvas.setPointerCapture(event.pointerId);
+        this.stroke = event.shiftKey ? 0 : BRUSHES[this.brush];
+        this.last = this.under(event);
+        this.paint(this.last, this.stroke);
+        this.hover(this.last);
+    }
+
+    move(event) {
+        if (!this.ready) return;
+        const to = this.under(event);
+        if (this.stroke !== null) {
+            for (const place of between(this.last, to)) this.paint(place, this.stroke);
+            this.last = to;
+        }
+        this.hover(to);
+    }
+
+    end(event) {
+        if (this.stroke === null) return;
+        if (event) this.move(event); // a fast pointer is let go of where it has not been seen to move
+        this.stroke = null;
+        this.keep();
+    }
+
+    paint([row, column], value) {
+        const all = (length, at) => (at >= 0 ? [at] : [...Array(length).keys()]);
+        for (const r of all(this.grid.length, row)) {
+            for (const c of all(this.grid[0].length, column)) {
+                this.grid[r][c] = value;
+                this.paintCell(r, c);
+            }
+        }
+    }
+
+    keep() {
+        this.write(JSON.stringify({ grid: this.grid }));
+    }
+
+    fill(cellOf) {
+        if (!this.linked() && cellOf) {
+            this.grid = shaped(this.grid?.length ?? 8, this.grid?.[0].length ?? 12, cellOf);
+            this.keep();
+            this.draw();
+        }
+        this.preset.selectedIndex = 0;
+    }
+
+    resize() {
+        if (this.ready) {
+            const [rows, columns] = ["rows", "columns"].map((name, i) =>
+                Math.min(Math.max(Math.round(Number(this.size[i].value)) || 1, 1), MOST[name]),
+            );
+            const old = this.grid;
+            this.grid = shaped(rows, columns, (d, t) => old[Math.floor(d * old.length)][Math.floor(t * old[0].length)]);
+            this.keep();
+            [this.size[0].value, this.size[1].value] = [rows, columns];
+        }
+        this.draw();
+    }
+
+    key(event) {
+        if (!this.ready || event.ctrlKey || event.metaKey || event.altKey) return; // undo and the like are ComfyUI's
+        const [row, column] = this.cursor?.map((at) => Math.max(at, 0)) ?? [0, 0];
+        const [rows, columns] = [this.grid.length, this.grid[0].length];
+        const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+        const strokes = { " ": [row, column], Enter: [row, column], r: [row, -1], c: [-1, column], a: [-1, -1] };
+        const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+        if (moves[name]) {
+            const to = [row + moves[name][0], column + moves[name][1]];
+            this.hover([Math.min(Math.max(to[0], 0), rows - 1), Math.min(Math.max(to[1], 0), columns - 1)]);
+        } else if (strokes[name] || name === "Delete" || name === "Backspace") {
+            this.paint(strokes[name] ?? [row, column], strokes[name] ? BRUSHES[this.brush] : 0);
+            this.keep();
+            this.hover([row, column]);
+        } else if (name in BRUSHES) {
+            this.choose(Number(name));
+        } else {
+            return;
+        }
+        event.preventDefault();
+        event.stopPropagation();
+    }
+
+    // --- words
+
+    hover(cursor) {
+        if (this.grid && cursor) cursor = [Math.min(cursor[0], this.grid.length - 1), Math.min(cursor[1], this.grid[0].length - 1)];
+        this.cursor = cursor;
+        this.note.textContent = this.note.title = this.words();
+        const rect = cursor && this.cells[cursor[0]]?.[cursor[1]]?.rect;
+        this.outline?.setAttribute("visibility", rect ? "visible" : "hidden");
+        for (const name of rect ? ["x", "y", "width", "height"] : []) this.outline.setAttribute(name, rect.getAttribute(name));
+    }
+
+    words() {
+        if (this.linked()) return "The grid comes through a link.";
+        if (!this.grid) return "The text of this node is no grid. Fill it to start anew.";
+        if (!this.cursor) return HELP;
+        const [row, column] = this.cursor;
+        const part = (at, of) => `${Math.round((100 * at) / of)}–${Math.round((100 * (at + 1)) / of)} %`;
+        const where = [
+            row < 0 ? "all depths" : `depth ${part(row, this.grid.length)}`,
+            column < 0 ? "all of sampling" : `sampling ${part(column, this.grid[0].length)}`,
+        ];
+        return `${where.join(", ")}${row < 0 || column < 0 ? "" : `: ${round(this.grid[row][column])}`}`;
+    }
+}
+
+/** The rows of a text that is a grid; null if it is none. */
+function parsed(text) {
+    try {
+        const { grid } = JSON.parse(text);
+        const good = grid.length >= 1 && grid.length <= MOST.rows && grid[0].length >= 1 && grid[0].length <= MOST.columns &&
+            grid.every((row) => row.length === grid[0].length && row.every((cell) => typeof cell === "number" && cell >= 0 && cell <= 2));
+        return good ? grid.map((row) => [...row]) : null;
+    } catch {
+        return null;
+    }
+}
+
+function shaped(rows, columns, cellOf) {
+    return Array.from({ length: rows }, (_, r) => Array.from({ length: columns }, (_, c) => cellOf((r + 0.5) / rows, (c + 0.5) / columns)));
+}
+
+/** The places on the way from one to another, both included: a fast pointer skips cells. */
+function between([row, column], [toRow, toColumn]) {
+    const count = Math.max(Math.abs(toRow - row), Math.abs(toColumn - column), 1);
+    return Array.from({ length: count + 1 }, (_, i) => [
+        Math.round(row + ((toRow - row) * i) / count),
+        Math.round(column + ((toColumn - column) * i) / count),
+    ]);
+}
+
+function round(value) {
+    return Math.round(value * 100) / 100;
+}

@@ -1,0 +1,88 @@
+// What came of the runs, by graph and node: kept for this browser tab, so that it is there again after another workflow
+// was looked at and after a reload. Events name the prompt that they belong to, and the server's queue says from which
+// graph it came: the graph on the screen may be another one by then.
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const PREFIX = "circulation:";
+const MOST_POINTS = 512; // of a chart; from there on every second is dropped
+const MOST_RESULTS = 60;
+
+const fresh = new Map(); // key → result, not yet written
+let timer = null;
+let latest = { prompt: null, graph: null };
+
+/** Listens to the server. `changed(node, result)` is called with each new result of the graph on the screen. */
+export function listen(changed) {
+    const keep = async (prompt, node, update) => {
+        const key = `${await graphOf(prompt)}/${node}`;
+        const result = update(read(key));
+        fresh.set(key, result);
+        timer ??= setTimeout(write, 500);
+        if (key.startsWith(`${app.rootGraph.id}/`)) changed(node, result);
+    };
+    api.addEventListener("circulation.stability", ({ detail }) => keep(detail.prompt, detail.node, (old) => grown(old, detail)));
+    api.addEventListener("circulation.status", ({ detail }) => keep(detail.prompt, detail.node, () => ({ text: detail.text })));
+    api.addEventListener("executed", ({ detail }) => {
+        const chart = detail.output?.stability?.[0];
+        if (chart) keep(detail.prompt_id, detail.display_node ?? detail.node, () => ({ chart }));
+    });
+}
+
+/** The results of the graph on the screen: [node, result] of each. */
+export function results() {
+    const here = `${PREFIX}${app.rootGraph.id}/`;
+    const kept = Object.keys(sessionStorage).filter((key) => key.startsWith(here)).map((key) => key.slice(PREFIX.length));
+    const all = new Set([...kept, ...[...fresh.keys()].filter((key) => `${PREFIX}${key}`.startsWith(here))]);
+    return [...all].map((key) => [key.slice(key.indexOf("/") + 1), read(key)]);
+}
+
+function grown(old, { prompt, steps, measures, step, sigma, stages }) {
+    const going = old?.prompt === prompt && old.chart.points.at(-1)?.step < step;
+    let points = [...(going ? old.chart.points : []), { step, sigma, stages }];
+    if (points.length > MOST_POINTS) points = points.filter((_, i) => i % 2 === 0);
+    return { prompt, chart: { steps, measures, points } };
+}
+
+async function graphOf(prompt) {
+    if (latest.prompt !== prompt) latest = { prompt, graph: askForGraph(prompt) };
+    return latest.graph;
+}
+
+async function askForGraph(prompt) {
+    const now = app.rootGraph.id;
+    try {
+        const { queue_running: running } = await (await api.fetchApi("/queue")).json();
+        const item = running.find((item) => item[1] === prompt) ?? (await (await api.fetchApi(`/history/${prompt}`)).json())[prompt]?.prompt;
+        return item?.[3]?.extra_pnginfo?.workflow?.id ?? now;
+    } catch {
+        return now;
+    }
+}
+
+function read(key) {
+    return fresh.get(key) ?? JSON.parse(sessionStorage.getItem(PREFIX + key));
+}
+
+function write() {
+    timer = null;
+    for (const [key, result] of fresh) {
+        const value = JSON.stringify({ ...result, written: Date.now() });
+        try {
+            sessionStorage.setItem(PREFIX + key, value);
+        } catch {
+            drop(0); // the storage is full
+            sessionStorage.setItem(PREFIX + key, value);
+        }
+    }
+    fresh.clear();
+    drop(MOST_RESULTS);
+}
+
+/** Forgets all but the newest. */
+function drop(left) {
+    const mine = Object.keys(sessionStorage).filter((key) => key.startsWith(PREFIX));
+    const age = (key) => JSON.parse(sessionStorage.getItem(key)).written;
+    for (const key of mine.sort((a, b) => age(b) - age(a)).slice(left)) sessionStorage.removeItem(key);
+}

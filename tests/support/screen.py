@@ -1,0 +1,290 @@
+"""A page with ComfyUI's front end, and what a test does in it."""
+
+import copy
+import json
+
+NODE = """const find = (graph, name) => graph.nodes.find(node => node.type === name);
+const node = (name, root) => find(root ? app.rootGraph : app.canvas.graph, name);
+const widget = (name, root) => node(name, root).widgets.find(widget => widget.element?.classList.contains('circulation')).element;
+"""
+
+
+def small_graph(workflow, steps, seed, size=64):
+    """The workflow with small images, few steps and a seed."""
+    graph = copy.deepcopy(workflow)
+    for node in graph["nodes"]:
+        if node["type"] == "EmptyLatentImage":
+            node["widgets_values"] = [size, size, 1]
+        if node["type"] == "KSampler":
+            node["widgets_values"] = [seed, "fixed", steps, 2.0, "euler", "normal", 1.0]
+    return graph
+
+
+class Screen:
+    def __init__(self, page):
+        self.page = page
+
+    def js(self, expression, *values):
+        return self.page.evaluate(f"async values => {{ {NODE} return {expression}; }}", list(values))
+
+    # --- the graph
+
+    def load(self, graph, settle=700):
+        """In the place of the workflow that is on the screen."""
+        self.page.evaluate("graph => app.loadGraphData(graph, true, true, app.extensionManager.workflow.activeWorkflow)", graph)
+        self.page.wait_for_timeout(settle)
+
+    def saved(self):
+        return self.page.evaluate("JSON.parse(JSON.stringify(app.rootGraph.serialize()))")
+
+    def prompt(self):
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def value(self, name, widget):
+        return self.js("node(values[0]).widgets.find(widget => widget.name === values[1]).value", name, widget)
+
+    def look_at(self, name, scale=1):
+        """Moves a node to the upper left of the screen, clear of the menus."""
+        self.js(
+            "(() => { const { ds } = app.canvas; const { pos } = node(values[0]); ds.scale = values[1];"
+            " ds.offset[0] = 150 / ds.scale - pos[0]; ds.offset[1] = 180 / ds.scale - pos[1]; app.canvas.setDirty(true, true); })()",
+            name, scale,
+        )  # fmt: skip
+        self.page.wait_for_timeout(400)
+
+    def frame(self, types):
+        """Brings all nodes of these types on the screen, and gives the part of it where they are."""
+        clip = self.page.evaluate("""types => {
+            const { ds, canvas } = app.canvas;
+            const boxes = app.graph.nodes.filter(node => types.includes(node.type)).map(({ pos, size }) => [pos[0], pos[1] - 40, pos[0] + size[0], pos[1] + size[1]]);
+            const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])) - 30);
+            const [right, bottom] = [2, 3].map(i => Math.max(...boxes.map(box => box[i])) + 30);
+            ds.scale = Math.min(canvas.clientWidth / (right - left), canvas.clientHeight / (bottom - top));
+            ds.offset[0] = (canvas.clientWidth / ds.scale - right - left) / 2;
+            ds.offset[1] = (canvas.clientHeight / ds.scale - bottom - top) / 2;
+            app.canvas.setDirty(true, true);
+            const { left: x, top: y } = canvas.getBoundingClientRect();
+            const [width, height] = [(right - left) * ds.scale, (bottom - top) * ds.scale];
+            return { x: x + (left + ds.offset[0]) * ds.scale, y: y + (top + ds.offset[1]) * ds.scale, width, height };
+        }""", types)
+        self.page.wait_for_timeout(1500)
+        return clip
+
+    def snapshot(self):
+        """ComfyUI takes what is on the screen as a state to come back to."""
+        self.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
+
+    def toggle_renderer(self):
+        self.page.evaluate("async () => { const s = app.extensionManager.setting; await s.set('Comfy.VueNodes.Enabled', !s.get('Comfy.VueNodes.Enabled')); }")
+        self.page.wait_for_timeout(1200)
+
+    def palette(self, name):
+        self.page.evaluate("name => app.extensionManager.setting.set('Comfy.ColorPalette', name)", name)
+        self.page.wait_for_timeout(800)
+
+    def elsewhere(self, graph):
+        """Opens another workflow in a tab of its own."""
+        self.page.evaluate("graph => { window.here = app.extensionManager.workflow.activeWorkflow.path; return app.loadGraphData(graph, true, true, 'other'); }", graph)
+        self.page.wait_for_timeout(700)
+
+    def back(self):
+        """To the workflow that was on the screen before `elsewhere`."""
+        for _ in range(30):
+            if self.page.evaluate("app.extensionManager.workflow.activeWorkflow.path === window.here"):
+                return self.page.wait_for_timeout(700)
+            self.page.evaluate("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+            self.page.wait_for_timeout(800)
+        raise AssertionError("The workflow is gone.")
+
+    def fresh(self):
+        """The page as at the first start: front ends keep the outputs of nodes under their ids, also for the next workflow."""
+        self.page.evaluate("() => { sessionStorage.clear(); localStorage.clear(); }")
+        self.page.reload()
+        self.page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
+        self.page.wait_for_timeout(1500)
+
+    def reload(self):
+        self.page.wait_for_timeout(1200)  # a workflow is stored a moment after it changed
+        self.page.reload()
+        self.page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph?.nodes?.length", timeout=120_000)
+        self.page.wait_for_timeout(1500)
+
+    # --- running
+
+    def queue(self):
+        self.page.evaluate("""() => {
+            const { api } = window.comfyAPI.api;
+            window.finished = new Promise(resolve => {
+                for (const name of ["execution_success", "execution_error", "execution_interrupted"])
+                    api.addEventListener(name, ({ detail }) => resolve([name, detail]), { once: true });
+            });
+            app.queuePrompt(0, 1);
+        }""")
+
+    def watch(self, name):
+        """Notes every step that a chart shows."""
+        self.js("""(() => {
+            window.watched = new Set();
+            const legend = widget(values[0]).querySelector(".legend");
+            new MutationObserver(() => window.watched.add(legend.firstChild.textContent)).observe(legend, { childList: true });
+        })()""", name)
+
+    def finished(self):
+        """The outputs of the prompt that was queued last."""
+        name, detail = self.page.evaluate("window.finished")
+        assert name == "execution_success", detail
+        self.page.wait_for_timeout(300)
+        history = self.page.evaluate("async id => (await fetch(`/history/${id}`)).json()", detail["prompt_id"])
+        return history[detail["prompt_id"]]["outputs"]
+
+    def tell_steps(self, steps):
+        """As many events as a sampler of so many steps sends, and what the page then holds."""
+        self.js("""(async () => {
+            const { api } = window.comfyAPI.api;
+            const stages = { input: [0.1, 0.2, 0.3, 0.4, 0.5], output: [0.5, 0.4, 0.3, 0.2, 0.1] };
+            const detail = { node: String(node("StabilityProbe").id), prompt: String(Math.random()), steps: values[0], measures: ["a", "b", "c", "d", "e"] };
+            for (let step = 1; step <= values[0]; step++) {
+                api.dispatchEvent(new CustomEvent("circulation.stability", { detail: { ...detail, step, sigma: 1, stages } }));
+                if (step % 50 === 0) await new Promise(requestAnimationFrame);
+            }
+            await new Promise(resolve => setTimeout(resolve, 900));
+        })()""", steps)  # fmt: skip
+        session = self.page.context.new_cdp_session(self.page)
+        session.send("HeapProfiler.collectGarbage")
+        heap = session.send("Runtime.getHeapUsage")["usedSize"]
+        session.detach()
+        return {
+            "heap": heap,
+            "nodes": self.page.evaluate("document.querySelectorAll('*').length"),
+            "stored": self.page.evaluate("Object.keys(sessionStorage).filter(k => k.startsWith('circulation:')).reduce((sum, k) => sum + sessionStorage[k].length, 0)"),
+        }
+
+    # --- our widgets
+
+    def widget(self, name, root=False):
+        return self.page.evaluate_handle(f"values => {{ {NODE} return widget(...values); }}", [name, root]).as_element()
+
+    def plot(self, name):
+        return self.widget(name).query_selector(".plot > svg")
+
+    def text(self, name, inside="span"):
+        return self.widget(name).query_selector(inside).text_content()
+
+    def lines(self, name):
+        """Of each curve that is drawn its stage and the number of its points."""
+        return self.js("[...widget(values[0]).querySelectorAll('path[data-stage]')].map(path => `${path.dataset.stage} ${path.getAttribute('d').match(/[ML]/g)?.length}`)", name)
+
+    def menu(self, name, item, root=False):
+        self.js("app.collectNodeMenuItems(node(values[0], values[2])).find(item => item?.content === values[1]).callback()", name, item, root)
+
+    def csv(self, name, root=False):
+        self.menu(name, "Copy chart as CSV", root)
+        self.page.wait_for_timeout(100)
+        return self.page.evaluate("navigator.clipboard.readText()")
+
+    # --- the painter
+
+    def brush(self, value):
+        self.widget("CirculationSchedule").query_selector(f"button:text-is('{value}')").click()
+
+    def cells(self):
+        return self.page.evaluate(f"""() => {{ {NODE}
+            const texts = [...widget("CirculationSchedule").querySelectorAll("svg text[pointer-events]")].map(text => text.textContent);
+            const columns = Number(widget("CirculationSchedule").querySelectorAll("input")[1].value);
+            return Array.from({{ length: texts.length / columns }}, (_, row) => texts.slice(row * columns, (row + 1) * columns));
+        }}""")
+
+    def drag(self, start, end, modifier=None):
+        """From the middle of one cell to the middle of another; −1 stands for the bars."""
+        box, before = self.plot("CirculationSchedule").bounding_box(), None
+        while box != before:  # older front ends lay nodes out anew a moment after they were touched
+            self.page.wait_for_timeout(250)
+            box, before = self.plot("CirculationSchedule").bounding_box(), box
+        value = json.loads(self.value("CirculationSchedule", "grid"))["grid"]
+
+        def place(row, column):
+            x = 4 if column < 0 else 14 + (column + 0.5) * (box["width"] - 16) / len(value[0])
+            y = 4 if row < 0 else 14 + (row + 0.5) * (box["height"] - 30) / len(value)
+            return box["x"] + x, box["y"] + y
+
+        if modifier:
+            self.page.keyboard.down(modifier)
+        self.page.mouse.move(*place(*start))
+        self.page.mouse.down()
+        self.page.mouse.move(*place(*end), steps=4)
+        self.page.mouse.up()
+        if modifier:
+            self.page.keyboard.up(modifier)
+        self.page.wait_for_timeout(100)
+
+    def keys(self, keys, until):
+        """Presses keys on the canvas and waits for what they bring about."""
+        self.page.evaluate("() => document.activeElement?.blur?.()")
+        self.page.keyboard.press(keys)
+        for _ in range(40):
+            self.page.wait_for_timeout(100)
+            if until():
+                return
+        raise AssertionError(f"{keys} did not do it")
+
+    # --- looks
+
+    def contrasts(self):
+        """The contrast, as WCAG 2.2 defines it, of each colour of text, and of each of lines, to its background."""
+        return self.page.evaluate(CONTRASTS)
+
+    def overflowing(self, name):
+        """What of our widget does not fit: into the node, or into its own box."""
+        return self.js("""(() => {
+            const element = widget(values[0]);
+            const box = element.getBoundingClientRect();
+            const vue = element.closest("[data-node-id]");
+            const { pos, size } = node(values[0]);
+            const { scale, offset } = app.canvas.ds;
+            const canvas = app.canvas.canvas.getBoundingClientRect();
+            const frame = vue ? vue.getBoundingClientRect() : {
+                left: canvas.left + (pos[0] + offset[0]) * scale, right: canvas.left + (pos[0] + size[0] + offset[0]) * scale,
+                top: canvas.top + (pos[1] + offset[1]) * scale, bottom: canvas.top + (pos[1] + size[1] + offset[1]) * scale };
+            const out = (inner, outer) => inner.left < outer.left - 1.5 || inner.right > outer.right + 1.5 || inner.top < outer.top - 1.5 || inner.bottom > outer.bottom + 1.5;
+            const found = out(box, frame) ? [`${JSON.stringify(box)} out of ${JSON.stringify(frame)}`] : [];
+            for (const part of element.querySelectorAll(".plot > svg, select, button, input, text, .legend > span")) {
+                const b = part.getBoundingClientRect();
+                if (b.width && !part.closest("[hidden]") && out(b, box)) found.push(part.outerHTML.slice(0, 120));
+            }
+            return found;
+        })()""", name)  # fmt: skip
+
+
+CONTRASTS = """() => {
+    const pixel = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });
+    const linear = c => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+    const luminance = colour => {
+        pixel.fillStyle = colour; pixel.fillRect(0, 0, 1, 1);
+        const [r, g, b] = pixel.getImageData(0, 0, 1, 1).data;
+        return 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    };
+    const contrast = (a, b) => { const [low, high] = [luminance(a), luminance(b)].sort((x, y) => x - y); return (high + 0.05) / (low + 0.05); };
+    const texts = {}, lines = {};
+    const note = (kept, name, ratio) => { kept[name] = Math.min(kept[name] ?? 99, ratio); };
+    for (const widget of document.querySelectorAll('.circulation')) {
+        const panel = getComputedStyle(widget).backgroundColor;
+        for (const element of widget.querySelectorAll('span, select, button, input, .note, .legend')) {
+            const style = getComputedStyle(element);
+            const own = style.backgroundColor === 'rgba(0, 0, 0, 0)' ? panel : style.backgroundColor;
+            note(texts, `${element.tagName} ${element.className} ${element.textContent.slice(0, 30)}`, contrast(style.color, own));
+            if (style.borderTopStyle !== 'none') note(lines, `border of ${element.tagName}`, contrast(style.borderTopColor, panel));
+        }
+        for (const text of widget.querySelectorAll('svg text')) {
+            const cell = text.hasAttribute('pointer-events') ? text.previousElementSibling.getAttribute('fill') : panel;
+            note(texts, `svg ${text.textContent} on ${cell}`, contrast(text.getAttribute('fill'), cell));
+        }
+        for (const path of widget.querySelectorAll('path[data-stage], .legend path')) note(lines, path.getAttribute('stroke'), contrast(path.getAttribute('stroke'), panel));
+        for (const path of widget.querySelectorAll('path[fill=none]:not([data-stage])')) note(lines, 'axis', contrast(path.getAttribute('stroke'), panel));
+        const cells = [...widget.querySelectorAll('svg text[pointer-events]')].map(text => [text.textContent, text.previousElementSibling]);
+        for (const [value, rect] of cells) {
+            const edge = rect.getAttribute('stroke');
+            note(lines, `cell ${value}`, contrast(edge === 'none' ? rect.getAttribute('fill') : edge, panel));
+        }
+    }
+    return [texts, lines];
+}"""

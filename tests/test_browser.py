@@ -1,0 +1,410 @@
+"""What people look at: our widgets in the real front ends, in both of their ways to draw nodes, on the real server."""
+
+import csv
+import io
+import itertools
+import json
+import re
+import statistics
+
+import pytest
+from support import front_ends
+from support.screen import Screen, small_graph
+from support.server import front_end, open_workflow, prompt_of, started, workflow
+
+WORKFLOWS = ["circulation-basic", "circulation-schedule", "stability-readout", "baseline-vs-circulation"]
+OURS = ("Circulation", "Stability")
+STEPS = 12  # of the run that is watched
+
+seeds = itertools.count()
+
+
+@pytest.fixture(scope="module", params=front_ends.VERSIONS)
+def server(request, tmp_path_factory):
+    root = front_ends.root(request.param)
+    with started(tmp_path_factory.mktemp("comfyui"), "--front-end-root", str(root), kind="sd15") as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
+def page(request, server):
+    with front_end(server, Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False) as page:
+        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+        yield page
+
+
+@pytest.fixture
+def screen(page):
+    return Screen(page)
+
+
+def scheduled(seed=None, steps=4, size=64):
+    """The workflow with all that we draw in it, small, and with the table of the record as text."""
+    graph = small_graph(workflow("circulation-schedule"), steps, next(seeds) if seed is None else seed, size)
+    readout = next(node for node in graph["nodes"] if node["type"] == "StabilityReadout")
+    readout["outputs"][3]["links"] = [99]
+    table = dict(id=99, type="PreviewAny", pos=[2040, 600], size=[400, 200], flags={}, order=12, mode=0, outputs=[], properties={}, widgets_values=[])
+    graph["nodes"].append({**table, "inputs": [{"name": "source", "type": "*", "link": 99}]})
+    graph["links"].append([99, readout["id"], 3, 99, 0, "STRING"])
+    return graph
+
+
+# --- workflows
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_a_workflow_loads_with_the_values_it_was_saved_with(server, page, name):
+    saved = workflow(name)
+    prompt = open_workflow(page, saved)
+    types = server.object_info()
+    for node in saved["nodes"]:
+        if not node["type"].startswith(OURS):
+            continue
+        info = types[node["type"]]["input"]
+        linked = {item["name"] for item in node.get("inputs", [])}
+        names = [name for name in {**info.get("required", {}), **info.get("optional", {})} if name not in linked]
+        inputs = prompt[str(node["id"])]["inputs"]
+        values = node.get("widgets_values") or []
+        assert {name: inputs[name] for name in names[: len(values)]} == dict(zip(names, values))
+
+
+def test_help_pages_and_translations_are_served(server, page):
+    """The help page of a node, its picture, and one language."""
+    for id, title in (("CirculationControl", "Circulation"), ("StabilityProbe", "Stability Probe")):
+        docs = "/extensions/attention-circulation/docs"
+        assert server.get_bytes(f"{docs}/{id}.md").decode().startswith(f"# {title}\n")
+        assert server.get_bytes(f"{docs}/{id}.png").startswith(b"\x89PNG")
+    assert server.get("/i18n")["ja"]["nodeDefs"]["StabilityProbe"]["inputs"]["label"]["name"] == "ラベル"
+    assert page.evaluate("[...document.styleSheets].some(sheet => sheet.href?.endsWith('/extensions/attention-circulation/circulation.css'))")
+
+
+# --- a run
+
+
+@pytest.fixture(scope="module")
+def run(page):
+    """A run that was watched: what could be seen before, during and after it, and what the nodes put out."""
+    screen = Screen(page)
+    screen.load(scheduled(steps=STEPS, size=128))
+    screen.look_at("StabilityProbe")
+    seen = {"before": screen.plot("StabilityProbe").screenshot()}
+    screen.watch("StabilityProbe")
+    screen.queue()
+    page.wait_for_function("element => /step ([2-9]|1.) of/.test(element.querySelector('.legend').textContent)", arg=screen.widget("StabilityProbe"))
+    seen["during"] = screen.plot("StabilityProbe").screenshot()
+    outputs = screen.finished()
+    page.wait_for_function("element => element.querySelector('.legend').textContent.includes('step 12 of')", arg=screen.widget("StabilityProbe"))
+    page.wait_for_timeout(200)
+    seen["steps"] = page.evaluate("[...window.watched]")
+    seen["after"] = screen.plot("StabilityProbe").screenshot()
+    return {**seen, "outputs": outputs, "chart": screen.csv("StabilityProbe"), "readout": screen.csv("StabilityReadout")}
+
+
+def means(table):
+    """Of a record's table what charts show: {(step, stage): [mean of each measure]}."""
+    rows = list(csv.DictReader(io.StringIO(table)))
+    measures = list(rows[0])[8:]
+    groups = {}
+    for row in rows:
+        groups.setdefault((int(float(row["step"])), row["block"].partition(".")[0]), []).append([float(row[m]) for m in measures])
+    return {key: [statistics.fmean(values) for values in zip(*rows)] for key, rows in groups.items()}
+
+
+def shown(text):
+    rows = list(csv.DictReader(io.StringIO(text)))
+    return {(int(row["step"]), row["stage"]): [float(value) for value in list(row.values())[3:]] for row in rows}
+
+
+def test_the_chart_is_drawn_while_the_sampler_runs(run):
+    assert run["before"] != run["during"] and run["before"] != run["after"]
+    steps = [int(text.split()[1]) for text in run["steps"] if text.startswith("step")]
+    assert steps == sorted(steps) and len(steps) > 2 and steps[-1] == STEPS
+
+
+def test_the_charts_show_what_the_record_holds(run):
+    record = means(run["outputs"]["99"]["text"][0])
+    assert {step for step, _ in record} == set(range(1, STEPS + 1))
+    for name in ("chart", "readout"):
+        chart = shown(run[name])
+        assert chart.keys() == record.keys()
+        for key, values in chart.items():
+            assert values == pytest.approx(record[key], rel=1e-4, abs=1e-5)
+
+
+def test_the_circulation_node_says_what_came_of_it(run, screen):
+    assert screen.text("CirculationControl") == "6 of 6 blocks hit, steps 1 to 9 of 12, positive and negative."
+
+
+def test_a_run_from_the_cache_leaves_the_charts(run, screen):
+    screen.queue()
+    screen.finished()
+    assert [screen.csv(name) for name in ("StabilityProbe", "StabilityReadout")] == [run["chart"], run["readout"]]
+
+
+def test_pointer_and_keys_read_values(run, screen, page):
+    screen.look_at("StabilityProbe")
+    plot = screen.plot("StabilityProbe")
+    box = plot.bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 30)
+    assert screen.text("StabilityProbe", ".legend").startswith("step 12 of 12")
+    page.mouse.move(box["x"] + 48, box["y"] + 30)
+    first = screen.text("StabilityProbe", ".legend")
+    assert first.startswith("step 1 of 12")
+    page.mouse.move(5, 5)
+    plot.focus()
+    page.keyboard.press("Home")
+    assert screen.text("StabilityProbe", ".legend") == first
+    page.keyboard.press("ArrowRight")
+    assert screen.text("StabilityProbe", ".legend").startswith("step 2 of 12")
+    plot.evaluate("plot => plot.blur()")
+
+
+def test_another_measure_can_be_chosen_and_is_kept(run, screen):
+    screen.look_at("StabilityProbe")
+    before = screen.plot("StabilityProbe").screenshot()
+    screen.widget("StabilityProbe").query_selector("select").select_option("alignment")
+    screen.page.wait_for_timeout(200)
+    assert screen.plot("StabilityProbe").screenshot() != before
+    screen.load(screen.saved())
+    assert screen.widget("StabilityProbe").query_selector("select").input_value() == "alignment"
+
+
+def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
+    with page.expect_download() as download:
+        screen.menu("StabilityReadout", "Save chart as PNG")
+    data = open(download.value.path(), "rb").read()
+    assert data.startswith(b"\x89PNG") and (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) == (1200, 600)
+    header, first, *_ = screen.csv("StabilityReadout").splitlines()
+    assert header == "step,sigma,stage,energy,instability,alignment,eta,skew ratio"
+    assert re.match(r"1,[\d.]+,input,-?[\d.]+", first)
+
+
+def test_charts_outlive_the_other_renderer_other_workflows_and_a_reload(run, screen, page):
+    lines = screen.lines("StabilityProbe"), screen.lines("StabilityReadout"), screen.text("CirculationControl")
+    assert all(lines)
+
+    def now():
+        return screen.lines("StabilityProbe"), screen.lines("StabilityReadout"), screen.text("CirculationControl")
+
+    for _ in range(2):
+        screen.toggle_renderer()
+        screen.look_at("StabilityProbe")
+        assert now() == lines and screen.plot("StabilityProbe").bounding_box()["height"] > 50
+    screen.elsewhere(workflow("stability-readout"))
+    assert not screen.lines("StabilityProbe")
+    screen.back()
+    assert now() == lines
+    screen.reload()
+    assert now() == lines
+
+
+def test_a_chart_in_a_subgraph_follows_its_run(screen, page):
+    screen.load(scheduled())
+    page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => ['KSampler', 'StabilityProbe', 'CirculationControl'].includes(n.type)))); }")
+    screen.queue()
+    outputs = screen.finished()
+    page.evaluate("() => app.canvas.setGraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
+    page.wait_for_timeout(600)
+    screen.look_at("StabilityProbe")
+    assert screen.plot("StabilityProbe").bounding_box()["height"] > 50
+    assert shown(screen.csv("StabilityProbe")) == shown(screen.csv("StabilityReadout", root=True))
+    assert shown(screen.csv("StabilityProbe")).keys() == means(outputs["99"]["text"][0]).keys()
+    assert "blocks hit" in screen.text("CirculationControl")
+    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
+
+def test_the_same_prompt_without_a_browser_gives_the_same_image(server, screen):
+    screen.load(scheduled(seed=1000))
+    prompt = prompt_of(screen.page)
+    screen.queue()
+    there = screen.finished()
+    (save,) = (id for id, node in prompt.items() if node["class_type"] == "SaveImage")
+    prompt[save]["inputs"]["filename_prefix"] = "again"
+    prompt["sampled again"] = prompt.pop(next(id for id, node in prompt.items() if node["class_type"] == "KSampler"))
+    text = json.dumps(prompt)
+    sampler = next(id for id, node in screen.prompt().items() if node["class_type"] == "KSampler")
+    prompt = json.loads(text.replace(f'["{sampler}", 0]', '["sampled again", 0]'))  # ComfyUI would not sample the same again
+    here = server.run(prompt)
+    assert server.image(there[save]["images"][0]) == server.image(here[save]["images"][0])
+
+
+# --- the painter
+
+ONES = [[1] * 12 for _ in range(8)]
+
+
+@pytest.fixture
+def painter(screen, page):
+    """A new Circulation Schedule in the middle of an empty graph."""
+    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    page.evaluate("() => { const node = LiteGraph.createNode('CirculationSchedule'); node.pos = [100, 100]; app.graph.add(node); }")
+    page.wait_for_timeout(500)
+    screen.look_at("CirculationSchedule")
+    screen.snapshot()
+    return screen
+
+
+def grid(screen):
+    return json.loads(screen.value("CirculationSchedule", "grid"))["grid"]
+
+
+def painted(*places, value=0, on=ONES):
+    rows = [list(row) for row in on]
+    for row, column in places:
+        rows[row][column] = value
+    return rows
+
+
+def test_the_mouse_paints_and_the_value_is_saved(painter, page):
+    page.wait_for_timeout(1000)
+    position = page.evaluate("[...app.graph.nodes[0].pos, ...app.canvas.ds.offset]")
+    painter.brush("0")
+    painter.drag((2, 3), (2, 6))
+    stroke = painted((2, 3), (2, 4), (2, 5), (2, 6))
+    assert grid(painter) == stroke
+    painter.brush("1.5")
+    painter.drag((5, 1), (7, 1))
+    painter.drag((0, 9), (0, 10), modifier="Shift")
+    stroke = painted((0, 9), (0, 10), on=painted((5, 1), (6, 1), (7, 1), value=1.5, on=stroke))
+    assert grid(painter) == stroke
+    assert page.evaluate("[...app.graph.nodes[0].pos, ...app.canvas.ds.offset]") == position
+    saved = painter.saved()
+    painter.load(workflow("circulation-basic"))
+    painter.load(saved)
+    assert grid(painter) == stroke
+    assert json.loads(next(iter(painter.prompt().values()))["inputs"]["grid"])["grid"] == stroke
+    painter.look_at("CirculationSchedule")
+    assert painter.cells() == [[str(value) for value in row] for row in stroke]
+
+
+def test_bars_and_presets_paint_rows_columns_and_all(painter):
+    painter.brush("2")
+    painter.drag((3, -1), (3, -1))
+    assert grid(painter) == painted(*((3, column) for column in range(12)), value=2)
+    painter.brush("0.5")
+    painter.drag((-1, 4), (-1, 4))
+    assert [row[4] for row in grid(painter)] == [0.5] * 8
+    painter.drag((-1, -1), (-1, -1))
+    assert grid(painter) == [[0.5] * 12] * 8
+    for preset, expected in {
+        "early half": [[1] * 6 + [0] * 6] * 8,
+        "late half": [[0] * 6 + [1] * 6] * 8,
+        "middle depth": [[0] * 12] * 2 + [[1] * 12] * 4 + [[0] * 12] * 2,
+        "everywhere 0": [[0] * 12] * 8,
+        "everywhere 1": ONES,
+    }.items():
+        painter.widget("CirculationSchedule").query_selector("select").select_option(preset)
+        assert grid(painter) == expected
+    painter.widget("CirculationSchedule").query_selector("select").select_option("ramp down")
+    (ramp,) = {tuple(row) for row in grid(painter)}
+    assert list(ramp) == sorted(ramp, reverse=True) and 1.9 < ramp[0] <= 2 and 0 <= ramp[-1] < 0.1
+
+
+def test_another_size_keeps_the_picture(painter):
+    painter.brush("0")
+    painter.drag((0, 0), (3, 0))
+    rows, columns = painter.widget("CirculationSchedule").query_selector_all("input")
+    rows.fill("4")
+    rows.dispatch_event("change")
+    columns.fill("99")
+    columns.dispatch_event("change")
+    assert [len(grid(painter)), len(grid(painter)[0])] == [4, 64]
+    assert [row[:6] for row in grid(painter)] == [[0, 0, 0, 0, 0, 1]] * 2 + [[1] * 6] * 2
+
+
+def test_the_keyboard_paints(painter, page):
+    painter.plot("CirculationSchedule").focus()
+    for key in ["ArrowDown", "ArrowRight", "ArrowRight", "4", " ", "ArrowDown", "Delete", "ArrowDown", "1", "r", "ArrowRight", "2", "c"]:
+        page.keyboard.press(key)
+    expected = painted((1, 2), value=2)
+    expected = painted((2, 2), value=0, on=expected)
+    expected = painted(*((3, column) for column in range(12)), value=0.5, on=expected)
+    expected = painted(*((row, 3) for row in range(8)), value=1, on=expected)
+    assert grid(painter) == expected
+    assert "depth 38–50 %, sampling 25–33 %: 1" in painter.text("CirculationSchedule", ".note")
+    assert len(painter.saved()["nodes"]) == 1  # Delete was the painter's
+
+
+@pytest.mark.parametrize("by", ["mouse", "preset", "keyboard"])
+def test_comfyui_undoes_a_stroke(painter, page, by):
+    if by == "mouse":
+        painter.brush("0")
+        painter.drag((1, 1), (1, 5))
+    elif by == "preset":
+        painter.widget("CirculationSchedule").query_selector("select").select_option("early half")
+    else:
+        painter.plot("CirculationSchedule").focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Delete")
+    stroke = grid(painter)
+    assert stroke != ONES
+    painter.keys("Control+z", until=lambda: grid(painter) == ONES)
+    painter.look_at("CirculationSchedule")
+    assert painter.cells() == [["1"] * 12] * 8
+
+
+def test_a_clone_and_a_subgraph_keep_the_grid(painter, page):
+    painter.brush("0")
+    painter.drag((1, 1), (1, 5))
+    stroke = grid(painter)
+    page.evaluate("() => { const copy = app.graph.nodes[0].clone(); app.graph.add(copy); copy.pos = [700, 100]; }")
+    page.wait_for_timeout(300)
+    values = [json.loads(node["inputs"]["grid"])["grid"] for node in painter.prompt().values()]
+    assert values == [stroke, stroke]
+    page.evaluate("app.graph.remove(app.graph.nodes[1])")
+    page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes)); }")
+    assert [json.loads(node["inputs"]["grid"])["grid"] for node in painter.prompt().values()] == [stroke]
+    page.evaluate("() => app.canvas.setGraph(app.graph.nodes[0].subgraph)")
+    page.wait_for_timeout(500)
+    painter.look_at("CirculationSchedule")
+    assert painter.cells()[1][:7] == ["1", "0", "0", "0", "0", "0", "1"]
+    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
+
+def test_a_text_that_is_no_grid_is_left_alone_and_refused_at_the_node(painter, page):
+    wrong = '{"grid": [[1, 2], [1, 3]]}'
+    page.evaluate("text => { const node = app.graph.nodes[0]; node.widgets[0].value = text; }", wrong)
+    painter.load(painter.saved())
+    assert painter.value("CirculationSchedule", "grid") == wrong
+    assert painter.text("CirculationSchedule", ".note").startswith("The text of this node is no grid")
+    painter.widget("CirculationSchedule").query_selector("select").select_option("everywhere 1")
+    assert grid(painter) == ONES
+
+
+# --- how it looks
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_text_and_lines_stand_out(run, screen, page, palette):
+    screen.load(scheduled())  # what the run brought is there again
+    screen.palette(palette)
+    screen.look_at("CirculationSchedule", 0.5)
+    texts, lines = screen.contrasts()
+    assert len(texts) > 20 and min(texts.values()) >= 4.5, texts
+    assert len(lines) > 8 and min(lines.values()) >= 3, lines
+    screen.palette("dark")
+
+
+@pytest.mark.parametrize("zoom", [1, 2])
+def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, zoom):
+    screen.load(scheduled(), settle=300)
+    for name in ("CirculationSchedule", "StabilityProbe", "CirculationControl"):
+        for width, height in ((210, 10), (420, 500), (900, 700)):
+            screen.js("(n => n.setSize([values[1], Math.max(values[2], n.computeSize()[1])]))(node(values[0]))", name, width, height)
+            screen.look_at(name, zoom)
+            assert screen.overflowing(name) == [], (name, width)
+
+
+def test_a_thousand_steps_leave_nothing_behind(run, screen, page):
+    screen.load(scheduled(), settle=300)
+    used = [screen.tell_steps(1000) for _ in range(3)]
+    assert screen.text("StabilityProbe", ".legend").startswith("step 1000 of 1000")
+    assert used[2]["nodes"] <= used[1]["nodes"] + 20
+    assert used[2]["heap"] <= used[1]["heap"] * 1.02 + 500_000
+    assert used[2]["stored"] < 400_000
+
+
+def test_nothing_moves_by_itself(screen):
+    """With nothing animated there is nothing to leave out for those who ask for reduced motion."""
+    screen.load(scheduled(), settle=300)
+    assert screen.page.evaluate("[...document.querySelectorAll('.circulation, .circulation *')].filter(e => getComputedStyle(e).animationName !== 'none' || parseFloat(getComputedStyle(e).transitionDuration) > 0).length") == 0

@@ -1,0 +1,91 @@
+"""The pictures of the help pages, of the README and of the template browser: screenshots of the real thing.
+
+`UPDATE_PICTURES=1 python3 -m tests tests/test_pictures.py` writes those that are in the repository anew. Without it they are
+made and looked at, and left where they are.
+"""
+
+import io
+import os
+from pathlib import Path
+
+import numpy
+import pytest
+from PIL import Image
+from support import front_ends
+from support.screen import Screen, small_graph
+from support.server import ROOT, front_end, started, workflow
+
+DOCS, WORKFLOWS = ROOT / "js" / "docs", ROOT / "workflows"
+# of each workflow: which nodes are on its thumbnail, and which are pictured alone
+OF_WORKFLOWS = {
+    "circulation-schedule": (
+        ["CirculationSchedule", "CirculationControl", "StabilityProbe", "KSampler"],
+        ["CirculationControl", "CirculationSchedule", "StabilityProbe", "StabilityReadout"],
+    ),
+    "baseline-vs-circulation": (["SaveImage", "StabilityReadout", "StabilityCompare"], ["StabilityCompare"]),
+    "circulation-basic": (["CirculationControl", "KSampler", "SaveImage"], []),
+    "stability-readout": (["StabilityProbe", "KSampler", "StabilityReadout"], []),
+}
+# their models are far too large to run here
+NOT_RUN = ["circulation-flux", "circulation-qwen-image", "circulation-sd3", "circulation-wan", "circulation-z-image"]
+OTHERS = ["CirculationAdaptive", "SaveStability", "LoadStability", "ModelBlocks"]
+
+
+@pytest.fixture(scope="module")
+def screen(tmp_path_factory):
+    base = tmp_path_factory.mktemp("comfyui")
+    root = front_ends.root(front_ends.NEWEST)
+    with started(base, "--front-end-root", str(root), kind="sd15") as server:
+        options = dict(Comfy_VueNodes_Enabled=True, Comfy_Minimap_Visible=False, Comfy_NodeBadge_NodeSourceBadgeMode="None")
+        options |= dict(Comfy_Graph_CanvasInfo=False, Comfy_Graph_CanvasMenu=False)
+        with front_end(server, scale=1.5, **options) as page:
+            page.set_viewport_size(dict(width=1440, height=1500))
+            yield Screen(page)
+
+
+def kept(png: bytes, path: Path, tmp_path: Path, width: int):
+    picture = Image.open(io.BytesIO(png)).convert("RGB")
+    picture.thumbnail((width, width), Image.Resampling.LANCZOS)
+    assert numpy.asarray(picture).std() > 8, "an empty picture"
+    if not os.environ.get("UPDATE_PICTURES"):
+        assert path.exists(), f"there is no {path}: make it with UPDATE_PICTURES=1"
+        path = tmp_path / path.name
+    picture.save(path, **(dict(quality=82) if path.suffix == ".jpg" else dict(optimize=True)))
+
+
+def node(screen, name):
+    screen.look_at(name, min(1, 1200 / screen.js("node(values[0]).size[1]", name)))
+    screen.page.wait_for_timeout(600)
+    id = screen.js("node(values[0]).id", name)
+    box = screen.page.locator(f'[data-node-id="{id}"]').bounding_box()
+    return screen.page.screenshot(clip=dict(x=box["x"] - 12, y=box["y"] - 12, width=box["width"] + 24, height=box["height"] + 24))
+
+
+@pytest.mark.parametrize("name", OF_WORKFLOWS)
+def test_a_workflow_after_a_run_and_its_nodes(screen, name, tmp_path):
+    thumbnail, alone = OF_WORKFLOWS[name]
+    screen.fresh()
+    screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+    screen.load(small_graph(workflow(name), steps=10, seed=7, size=128))
+    screen.queue()
+    screen.finished()
+    for shown in alone:
+        kept(node(screen, shown), DOCS / f"{shown}.png", tmp_path, 900)
+    kept(screen.page.screenshot(clip=screen.frame(thumbnail)), WORKFLOWS / f"{name}.jpg", tmp_path, 1000)
+
+
+@pytest.mark.parametrize("name", NOT_RUN)
+def test_a_workflow_as_it_is_loaded(screen, name, tmp_path):
+    screen.fresh()
+    screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
+    screen.load(workflow(name))
+    thumbnail = ["CirculationControl", "KSampler", "CLIPTextEncode", "VAEDecode"]
+    kept(screen.page.screenshot(clip=screen.frame(thumbnail)), WORKFLOWS / f"{name}.jpg", tmp_path, 1000)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_node(screen, name, tmp_path):
+    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    screen.js("(() => { const made = LiteGraph.createNode(values[0]); made.pos = [0, 0]; app.graph.add(made); })()", name)
+    screen.page.wait_for_timeout(800)
+    kept(node(screen, name), DOCS / f"{name}.png", tmp_path, 900)

@@ -1,0 +1,95 @@
+"""What the nodes say: tooltips, help pages, translations, and the workflows that come with the pack."""
+
+import json
+import re
+
+import pytest
+from PIL import Image
+from support.host import PACK, ROOT, comfy_nodes
+
+LANGUAGES = ["zh", "ja", "ko", "fr", "de", "es", "ru"]
+NODES = {id: cls for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+
+
+def inputs(cls):
+    info = cls.GET_NODE_INFO_V1()["input"]
+    return {**info.get("required", {}), **info.get("optional", {})}
+
+
+@pytest.mark.parametrize("id", NODES)
+def test_everything_has_a_tooltip(id):
+    info = NODES[id].GET_NODE_INFO_V1()
+    assert len(info["description"]) > 30
+    for name, spec in inputs(NODES[id]).items():
+        assert len(spec[1].get("tooltip", "")) > 15, name
+    assert len(info["output_tooltips"]) == len(info["output"]) and all(info["output_tooltips"])
+
+
+def wanted():
+    """The keys of a translation, as paths: 'CirculationControl.inputs.alpha.name'."""
+    for id, cls in NODES.items():
+        yield from (f"{id}.display_name", f"{id}.description")
+        parts = {"inputs": inputs(cls), "outputs": range(len(cls.GET_NODE_INFO_V1()["output"]))}
+        yield from (f"{id}.{part}.{name}.{word}" for part, names in parts.items() for name in names for word in ("name", "tooltip"))
+
+
+def paths(value, before=()):
+    if isinstance(value, str):
+        return {".".join(before): value}
+    return {path: text for key, inner in value.items() for path, text in paths(inner, (*before, key)).items()}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_has_all_that_there_is_and_nothing_else(language):
+    found = paths(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8")))
+    keys = set(wanted())
+    missing, unknown = sorted(keys - found.keys()), sorted(found.keys() - keys)
+    assert not missing and not unknown, f"add to locales/{language}/nodeDefs.json: {missing}; take out: {unknown}"
+    assert all(text.strip() for text in found.values())
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_names_the_words_that_are_typed(language):
+    """Values of menus and words of the block grammar are the same in every language."""
+    found = paths(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8")))
+    for word in ("input.4.1", "output.3-5", "0%-40%", "!middle"):
+        assert word in found["CirculationControl.inputs.blocks.tooltip"]
+    for name, words in {"formula": ("deviation", "scale"), "rescale": ("value space", "input space", "off")}.items():
+        assert all(word in found[f"CirculationAdaptive.inputs.{name}.tooltip"] for word in words)
+
+
+@pytest.mark.parametrize("id", NODES)
+def test_a_node_has_a_help_page(id):
+    page = (ROOT / "js" / "docs" / f"{id}.md").read_text("utf-8")
+    assert page.startswith(f"# {NODES[id].GET_NODE_INFO_V1()['display_name']}\n")
+    for part in ("## Two recipes", "## What it cannot do", "Source: Cho, Han, Jin", "arXiv:2605.27476"):
+        assert part in page
+    named = set(re.findall(r"`(\w+)`", page))
+    between = re.search(r"`stability_2` to `stability_4`", page)
+    assert set(inputs(NODES[id])) <= named | ({"stability_3"} if between else set())
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page)
+    with Image.open(ROOT / "js" / "docs" / picture) as image:
+        assert min(image.size) > 100
+    assert not re.search(r"\$[^$]+\$", page)  # the front end does not typeset formulas
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_has_a_note_and_a_thumbnail_and_says_where_its_nodes_come_from(path):
+    nodes = json.loads(path.read_text("utf-8"))["nodes"]
+    assert any(node["type"] == "MarkdownNote" for node in nodes)
+    assert {node["type"] for node in nodes} & set(NODES)
+    for node in nodes:
+        if node["type"] in NODES:
+            assert node["properties"]["cnr_id"] == "attention-circulation"
+    with Image.open(path.with_suffix(".jpg")) as image:
+        assert image.format == "JPEG" and image.width >= 400
+    assert path.with_suffix(".jpg").stat().st_size < 150_000
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_the_nodes_of_a_workflow_do_not_lie_on_each_other(path):
+    boxes = [(*node["pos"], *node["size"]) for node in json.loads(path.read_text("utf-8"))["nodes"]]
+    for i, (x, y, width, height) in enumerate(boxes):
+        for left, top, w, h in boxes[:i]:
+            assert x >= left + w or left >= x + width or y - 30 >= top + h or top - 30 >= y + height
