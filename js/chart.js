@@ -3,7 +3,7 @@
 // Data is {steps, measures: [name], points: [{step, sigma, stages: {name: [value or null, for each measure]}}]}.
 // Drawn as SVG, which stays sharp at any zoom.
 
-import { colour, html, svg, theme } from "./theme.js";
+import { colour, html, onceAFrame, svg, theme } from "./theme.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
@@ -12,6 +12,7 @@ const FONT = "11px sans-serif";
 export class Chart {
     /** `remember(measure)` is called when the user chooses another measure. */
     constructor(remember = () => {}) {
+        this.draw = onceAFrame(() => this.drawNow());
         this.data = null;
         this.measure = 0;
         this.at = null; // the point under the pointer or the arrow keys
@@ -57,15 +58,6 @@ export class Chart {
     get lines() {
         const stages = [...new Set(this.points.flatMap((point) => Object.keys(point.stages)))];
         return stages.map((stage) => [stage, this.points.map((point) => point.stages[stage]?.[this.measure] ?? null)]);
-    }
-
-    draw() {
-        if (this.waiting) return;
-        this.waiting = true;
-        requestAnimationFrame(() => {
-            this.waiting = false;
-            this.drawNow();
-        });
     }
 
     drawNow() {

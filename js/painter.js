@@ -3,7 +3,7 @@
 // Rows are the depth of the model, first blocks at the top; columns are the sampling, its start at the left. A cell is a
 // factor on (alpha − 1), from 0 to 2. While a stroke goes on, cells are drawn only; when it ends, the text is written.
 
-import { colour, html, mix, opposite, svg, theme } from "./theme.js";
+import { colour, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
 
 const MOST = { rows: 32, columns: 64 };
 const BRUSHES = [0, 0.5, 1, 1.5, 2];
@@ -25,6 +25,7 @@ export class Painter {
     /** `text()` gives the JSON; `write(text)` keeps a new one, as one step for undo; `linked()` says whether a link sets it. */
     constructor(text, write, linked) {
         Object.assign(this, { text, write, linked });
+        this.draw = onceAFrame(() => this.drawNow());
         this.brush = 0;
         this.cursor = null; // [row, column] under the pointer or the arrow keys
         this.stroke = null; // the value that is being painted
@@ -86,15 +87,6 @@ export class Painter {
 
     get ready() {
         return this.grid !== null && !this.linked();
-    }
-
-    draw() {
-        if (this.waiting) return;
-        this.waiting = true;
-        requestAnimationFrame(() => {
-            this.waiting = false;
-            this.drawNow();
-        });
     }
 
     drawNow() {

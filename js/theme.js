@@ -1,4 +1,5 @@
-// Colours that can be read: taken from ComfyUI's palette, and moved away from the background until they stand out enough.
+// What the chart and the painter draw with. Colours are taken from ComfyUI's palette, and moved away from the background until
+// they can be read.
 
 export const TEXT = 4.5; // contrast that WCAG 2.2 asks of text
 export const LINE = 3.1; // and, with a little to spare, of lines and shapes: 3
@@ -90,4 +91,17 @@ export function html(name, attributes = {}, ...children) {
 /** Gives the element its colours, as CSS variables. */
 export function colour(element, colours) {
     for (const name of ["background", "text", "quiet", "axis"]) element.style.setProperty(`--${name}`, colours[name]);
+}
+
+/** A function that does something before the next frame, once, however often it is called till then. */
+export function onceAFrame(action) {
+    let waiting = false;
+    return () => {
+        if (waiting) return;
+        waiting = true;
+        requestAnimationFrame(() => {
+            waiting = false;
+            action();
+        });
+    };
 }
