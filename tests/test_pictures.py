@@ -79,7 +79,7 @@ def test_a_workflow_as_it_is_loaded(screen, name, tmp_path):
     screen.fresh()
     screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
     screen.load(workflow(name))
-    thumbnail = ["CirculationControl", "KSampler", "CLIPTextEncode", "VAEDecode"]
+    thumbnail = ["CirculationControl", "KSampler", "VAEDecode"]  # without the loaders, which miss their files here
     kept(screen.page.screenshot(clip=screen.frame(thumbnail)), WORKFLOWS / f"{name}.jpg", tmp_path, 1000)
 
 
