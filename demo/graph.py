@@ -15,7 +15,7 @@ SETTINGS = {
     "adaptive, alpha 1.2": ("CirculationAdaptive", 1.2),
 }
 ADAPTIVE = dict(adapt_alpha=True, adapt_beta=False, formula="deviation", eta_over="image")
-COMPARED = (OFF, "alpha 0.9", "alpha 1.05", "alpha 1.2")  # on the stability sheet, which takes four
+COMPARED = (OFF, "alpha 1.2")  # on the stability sheet
 IMAGES = 2  # of each prompt
 
 
@@ -39,8 +39,7 @@ def build(prompts, seed, steps, beta):
             model = [name, 0]
         probe, measured = f"{name} probe", name in COMPARED
         if measured:
-            label = f"Circulation {name}"
-            graph[probe] = node("StabilityProbe", model=model, measure_in="value space", every_n_steps=1, blocks="all", branches="both", label=label)
+            graph[probe] = node("StabilityProbe", model=model, measure_in="value space", every_n_steps=1, blocks="all", branches="both", label=name)
         for p in range(len(prompts)):
             sampler = f"{name} sampler {p}"
             graph[sampler] = node(
