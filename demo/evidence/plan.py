@@ -88,7 +88,6 @@ PREDICTION = (
     *(static(alpha, 5.0, name=name, blocks=blocks) for name, blocks in {"all": "all", **DEPTHS}.items() for alpha in (0.8, 0.95, 1.05, 1.2)),
     adaptive(1.2, 5.0),
 )
-PREDICTION_IMAGES = 64
 SETTINGS = (*MAIN, *GRID, *RULES, *PLACES)
 
 
@@ -102,6 +101,7 @@ class Size:
     main_prompts: int
     prompts: int
     model_prompts: int  # for question 0, with one image each
+    prediction_images: int  # for question 3
 
     def prompts_of(self, setting: Setting) -> int:
         """Prompts of each set; the sets but the first are sampled by main settings alone."""
@@ -111,6 +111,10 @@ class Size:
         return self.sets if setting.main else 1
 
 
-FULL = Size("full", SETTINGS, sets=3, main_prompts=84, prompts=64, model_prompts=1008)  # 1,008 images of main settings, 256 of the rest
-DEFAULT = Size("default", (*MAIN, *(s for s in GRID if s.inputs["beta"] == 5.0), *RULES, *PLACES), sets=1, main_prompts=64, prompts=64, model_prompts=256)  # 256 of all
-QUICK = Size("quick", (BASELINE, *(s for s in MAIN if s.inputs.get("beta") == 5.0)), sets=1, main_prompts=32, prompts=32, model_prompts=128)  # 128 of all
+FULL = Size("full", SETTINGS, sets=3, main_prompts=84, prompts=64, model_prompts=1008, prediction_images=64)  # 1,008 images of main settings, 256 of the rest
+DEFAULT = Size("default", (*MAIN, *(s for s in GRID if s.inputs["beta"] == 5.0), *RULES, *PLACES), sets=1, main_prompts=64, prompts=64, model_prompts=256, prediction_images=64)  # 256 of all
+QUICK = Size(
+    "quick",
+    (BASELINE, *(s for s in MAIN if s.name in {static(alpha, 5.0).name for alpha in (0.8, 1.05, 1.2)})),
+    sets=1, main_prompts=24, prompts=24, model_prompts=64, prediction_images=8,
+)  # fmt: skip
