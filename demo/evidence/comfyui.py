@@ -24,25 +24,15 @@ import torch  # noqa: E402
 args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True
 
-import comfy.model_management  # noqa: E402
 import comfy.sample  # noqa: E402
-import comfy.samplers  # noqa: E402
 import nodes as comfy_nodes  # noqa: E402
 
 for pack in (PACK, DEMO / "avatars"):
     assert asyncio.run(comfy_nodes.load_custom_node(str(pack))), f"ComfyUI could not load {pack}"
 for noisy in ("root", "comfy"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
-
-
-def module(path: str):
-    """A module of the pack, or of the demo's nodes where the path starts with `avatars`."""
-    root, path = (DEMO / "avatars", path.removeprefix("avatars.")) if path.startswith("avatars.") else (PACK, path)
-    return importlib.import_module(f"{str(root).replace('.', '_x_')}.{path}")
-
-
-loader = module("avatars.loader")
-factors = module("avatars.factors")
+# as ComfyUI names the packages that it loads
+loader = importlib.import_module(f"{str(DEMO / 'avatars').replace('.', '_x_')}.loader")
 
 
 def node(node_id: str):

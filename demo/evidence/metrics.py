@@ -6,7 +6,6 @@ images, which are computed once and then indexed, because intervals ask for them
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy

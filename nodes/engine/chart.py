@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from .record import RunRecord, by_stage
+from .record import RunRecord
 from .stability import MEASURES
 
 MOST_POINTS = 256

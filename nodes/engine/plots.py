@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .probe import place
-from .record import Record, RunRecord
+from .record import RunRecord
 from .stability import MEASURES
 
 AXES = {
