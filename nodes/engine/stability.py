@@ -10,7 +10,7 @@ tokens and scaled to ‖s‖ = 1, and q, k centred over tokens, without 1/√d, 
     symmetry index η         (‖M_sym‖² − ‖M_skew‖²) / ‖M‖²   1 symmetric, −1 skew; centred here
 
 No L×L and no C×C matrix: with q and k side by side, two products of L·2d·D for D channels give u, w
-and h. Centring removes biases of q and k.
+and h, and ‖2h‖² = [u ; w]ᵀ G [u ; w] with G = [q ; k]ᵀ [q ; k]. Centring removes biases of q and k.
 """
 
 from __future__ import annotations
@@ -37,25 +37,26 @@ def centred_pair(q: Tensor, k: Tensor) -> Tensor:
     return pair
 
 
-def stability(pair: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def stability(pair: Tensor, gram: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(E, r, alignment) of every channel, each (B, H, D).
 
-    `pair` is [q ; k], centred, (B, H, L, 2d); the retrieval, as it came, is (B, H, L, D).
+    `pair` is [q ; k], centred, (B, H, L, 2d), and `gram` that of it; the retrieval, as it came, is (B, H, L, D).
     """
-    return _of_unit_length(*_sums(pair, retrieval))
+    return _of_unit_length(*_sums(pair, gram, retrieval))
 
 
-def _sums(pair: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each channel u·w, r, ‖s‖² and ‖2h‖², each (B, H, D), of s as long as it came.
+def _sums(pair: Tensor, gram: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """u·w, r, ‖s‖² and ‖2h‖² of each channel, each (B, H, D), with s as long as it came.
 
-    These passes over L·D numbers cost half as much as the two products: each is one that torch has in one sweep.
+    Each pass over the L·D numbers is one that torch has a fast loop for: there are eight, and they cost half as much as the products.
     """
     s = retrieval - retrieval.mean(dim=-2, keepdim=True, dtype=pair.dtype)
     length = (s * s).sum(dim=-2)
     w, u = (pair.mT @ s).chunk(2, dim=-2)
-    h = pair @ torch.cat((u, w), dim=-2)  # q u + k w
-    unstable = s.mul_(h).lt_(0).mean(dim=-2)
-    return (u * w).sum(dim=-2), unstable, length, h.mul_(h).sum(dim=-2)
+    uw = torch.cat((u, w), dim=-2)
+    unstable = s.mul_(pair @ uw).lt_(0).mean(dim=-2)  # 2h = q u + k w
+    field = (uw * (gram @ uw)).sum(dim=-2)
+    return (u * w).sum(dim=-2), unstable, length, field
 
 
 def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,12 +72,13 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     or some heads at a time, each (B, heads, L, D).
     """
     pair = centred_pair(q, k)
-    eta = symmetry_index(gram(pair))
+    products = gram(pair)
+    eta = symmetry_index(products)
     sums, done = [], 0
     for retrieval in retrieved:
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        sums.append(_sums(pair[:, heads], retrieval))
+        sums.append(_sums(pair[:, heads], products[:, heads], retrieval))
     of_channels = _of_unit_length(*(torch.cat(of_heads, dim=1) for of_heads in zip(*sums)))
     of_heads = torch.stack((*(m.mean(dim=-1) for m in of_channels), eta, skew_ratio(eta)))
     return of_heads.mean(dim=2)
