@@ -42,21 +42,28 @@ def stability(pair: Tensor, gram: Tensor, retrieval: Tensor) -> tuple[Tensor, Te
 
     `pair` is [q ; k], centred, (B, H, L, 2d), and `gram` that of it; the retrieval, as it came, is (B, H, L, D).
     """
-    return _of_unit_length(*_sums(pair, gram, retrieval))
+    return _of_unit_length(*_sums(pair, gram, retrieval, _scratch(pair, retrieval)))
 
 
-def _sums(pair: Tensor, gram: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sums(pair: Tensor, gram: Tensor, retrieval: Tensor, scratch: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """u·w, r, ‖s‖² and ‖2h‖² of each channel, each (B, H, D), with s as long as it came.
 
-    Each pass over the L·D numbers is one that torch has a fast loop for: there are eight, and they cost half as much as the products.
+    Each pass over the L·D numbers is one that torch has a fast loop for, and all go through `scratch`: on a CPU fresh memory
+    costs more than what is computed in it.
     """
-    s = retrieval - retrieval.mean(dim=-2, keepdim=True, dtype=pair.dtype)
-    length = (s * s).sum(dim=-2)
+    s, of_tokens = scratch
+    torch.sub(retrieval, retrieval.mean(dim=-2, keepdim=True, dtype=pair.dtype), out=s)
+    length = torch.mul(s, s, out=of_tokens).sum(dim=-2)
     w, u = (pair.mT @ s).chunk(2, dim=-2)
     uw = torch.cat((u, w), dim=-2)
-    unstable = s.mul_(pair @ uw).lt_(0).mean(dim=-2)  # 2h = q u + k w
     field = (uw * (gram @ uw)).sum(dim=-2)
+    double_h = torch.matmul(pair, uw, out=of_tokens)  # q u + k w
+    unstable = double_h.mul_(s).lt_(0).mean(dim=-2)
     return (u * w).sum(dim=-2), unstable, length, field
+
+
+def _scratch(pair: Tensor, retrieval: Tensor) -> Tensor:
+    return torch.empty(2, *retrieval.shape, dtype=pair.dtype, device=pair.device)
 
 
 def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,11 +81,13 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     pair = centred_pair(q, k)
     products = gram(pair)
     eta = symmetry_index(products)
-    sums, done = [], 0
+    sums, done, scratch = [], 0, None
     for retrieval in retrieved:
+        if scratch is None or scratch.shape[1:] != retrieval.shape:
+            scratch = _scratch(pair, retrieval)
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        sums.append(_sums(pair[:, heads], products[:, heads], retrieval))
+        sums.append(_sums(pair[:, heads], products[:, heads], retrieval, scratch))
     of_channels = _of_unit_length(*(torch.cat(of_heads, dim=1) for of_heads in zip(*sums)))
     of_heads = torch.stack((*(m.mean(dim=-1) for m in of_channels), eta, skew_ratio(eta)))
     return of_heads.mean(dim=2)
