@@ -1,5 +1,7 @@
 """The engine's formulas against the authors' numbers and against the written-out ones."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,15 +15,11 @@ method = engine("circulation")
 SPACES = [method.VALUE_SPACE, method.INPUT_SPACE, method.NO_RESCALE]
 
 
-def attend(q, k, v):
-    return F.scaled_dot_product_attention(q, k, v)
-
-
-def circulated(q, k, v, setting, x=None, mask=None):
-    def masked(q, k, v):
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-
-    return method.circulate(q, k, v, masked(q, k, v), masked, setting, x, mask).out
+def circulated(q, k, v, setting, x=None, mask=None, attend=F.scaled_dot_product_attention):
+    masked = attend if mask is None else partial(attend, attn_mask=mask)
+    out = torch.empty_like(v)
+    method.circulate(q, k, v, masked(q, k, v), lambda q, k, v, heads: masked(q, k, v), setting, out, x, mask)
+    return out
 
 
 def error(ours, truth):
@@ -70,7 +68,7 @@ def test_golden_settings_differ_from_each_other():
 
 
 def symmetry_index(q, k):
-    return method.symmetry_index(method.gram(torch.cat((q, k), -1)))
+    return method.symmetry_index(*method.products(q, k))
 
 
 def exact(q, k, v):
@@ -90,7 +88,7 @@ def test_float32_adds_no_rounding_worth_naming(alpha, beta, space, shape, seed):
     q, k, v = heads(*shape, seed=seed, scale=1)
     truth = dense.circulation(q, k, v, alpha, beta, space)
     q, k, v = q.float(), k.float(), v.float()
-    ours = method.circulate(q, k, v, exact(q, k, v), exact, method.Circulation(alpha, beta, space)).out
+    ours = circulated(q, k, v, method.Circulation(alpha, beta, space), attend=exact)
     assert error(ours, truth) < 1e-6
 
 

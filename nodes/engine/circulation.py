@@ -30,7 +30,13 @@ from torch import Tensor
 
 EVERYTHING = slice(None)  # all tokens of a call
 
-Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# Numbers in q of the heads that are done at a time, if these are more than one: what is made for them takes up to eight times as
+# much. On a CPU as few as keep it in the cache; elsewhere so many that starting the work takes no time worth naming.
+AT_ONCE_CPU = 2**16
+AT_ONCE = 2**24
+
+# Ordinary attention of some heads, and which of the heads these are: q and k (B, heads, L, 2d), v (B, heads, L, d)
+Attend = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
 
 VALUE_SPACE = "value space"
 INPUT_SPACE = "input space (paper)"
@@ -80,11 +86,9 @@ class Circulation:
 
 
 class Circulated(NamedTuple):
-    """Ξ_out W_vᵀ of N tokens, and what it took to make it."""
+    """What it took to make Ξ_out."""
 
-    out: Tensor  # (B, H, N, d)
-    q_alpha: Tensor  # (B, H, N, 2d)
-    k_alpha: Tensor  # (B, H, L, 2d)
+    alpha: float | Tensor  # as `skewed_keys` takes it
     beta: float | Tensor
     rho: Tensor | None  # (B, H, N, 1), None where nothing was rescaled
 
@@ -96,40 +100,65 @@ def circulate(
     plain: Tensor,
     attend: Attend,
     circulation: Circulation,
+    out: Tensor,
     x: Tensor | None = None,
     mask: Tensor | None = None,
     within: slice = EVERYTHING,
 ) -> Circulated:
-    """ρ (o + β (o_α − o)) for one attention call.
+    """Writes ρ (o + β (o_α − o)), for one attention call, into `out`, (B, H, N, d) in the dtype of `plain`.
 
     `plain` is o = softmax(M) v, (B, H, L, d), and `attend` one ordinary attention; the mask, added
     after scaling, is in `attend` already. `x` and `mask` (broadcastable to (B, H, L, L)) are read in
-    input space only. The result has the dtype of `plain`.
+    input space only.
 
     `within` are the N tokens among which the circulation is scaled: the block of M of their rows and
     columns. All other logits stay as they are. The rows of the other tokens then stay as they are
     too, so nothing is made for them: `attend` takes N queries and gives N outputs.
+
+    Some heads are done at a time: what it takes beside `out` does not grow with their number.
     """
+    alpha, beta = strength(q[:, :, within], k[:, :, within], circulation)
+    if within != EVERYTHING:
+        alpha = only_within(within, alpha, q)
+    plain = plain[:, :, within]
+    rhos = []
+    for heads in groups(q):
+        qh, kh, vh = (t[:, heads] for t in (q, k, v))
+        pair = torch.cat((qh[:, :, within], kh[:, :, within]), dim=-1)
+        keys = skewed_keys(qh, kh, of_heads(alpha, heads))
+        skewed = attend(pair, keys, vh, heads)
+        wanted = norm(skewed) if circulation.rescale == VALUE_SPACE else None
+        new = blend(plain[:, heads], skewed, of_heads(beta, heads), out=skewed)
+        if circulation.rescale == NO_RESCALE:
+            out[:, heads] = new
+            continue
+        if circulation.rescale == VALUE_SPACE:
+            rho = ratio(wanted, norm(new))
+        else:
+            seen = None if mask is None else of_heads(mask, heads)
+            rho = input_space_ratio(qh, kh, pair, keys, x, seen, of_heads(beta, heads))
+        torch.mul(new, rho, out=out[:, heads])
+        rhos.append(rho)
+    return Circulated(alpha, beta, torch.cat(rhos, dim=1) if rhos else None)
+
+
+def groups(q: Tensor) -> Iterator[slice]:
+    """The heads to be done at a time, in parts of about equal size."""
+    total, values = q.shape[1], q.numel()
+    parts = min(total, math.ceil(values / (AT_ONCE_CPU if q.device.type == "cpu" else AT_ONCE)))
+    at_once = math.ceil(total / parts)
+    return (slice(first, first + at_once) for first in range(0, total, at_once))
+
+
+def strength(q: Tensor, k: Tensor, circulation: Circulation) -> tuple[float | Tensor, float | Tensor]:
+    """α and β of this call: numbers, or what `adapt` makes of them."""
     alpha, beta = circulation.alpha, circulation.beta
-    q_alpha = torch.cat((q[:, :, within], k[:, :, within]), dim=-1)
     if circulation.adaptive is not None:
-        alpha, beta = adapt(alpha, beta, symmetry_index(gram(q_alpha)), circulation.adaptive)
+        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups(q)], dim=1)
+        alpha, beta = adapt(alpha, beta, eta, circulation.adaptive)
     if circulation.factor != 1:
         alpha = 1 + circulation.factor * (alpha - 1)
-
-    k_alpha = skewed_keys(q, k, alpha if within == EVERYTHING else only_within(within, alpha, q))
-    # Zeros behind v, because few backends take values narrower than the keys.
-    skewed = attend(q_alpha, k_alpha, F.pad(v, (0, v.shape[-1])))[..., : v.shape[-1]]
-    new = blend(plain[:, :, within], skewed, beta)
-    rho = None
-    if circulation.rescale == VALUE_SPACE:
-        rho = norm_ratio(skewed, new)
-    elif circulation.rescale == INPUT_SPACE:
-        pairs = zip(retrievals(q, k, x, mask), retrievals(q_alpha, k_alpha, x, mask))
-        rho = torch.cat([norm_ratio(xi_a, blend(xi, xi_a, of_head(beta, h))) for h, (xi, xi_a) in enumerate(pairs)], 1)
-    if rho is not None:
-        new.mul_(rho)
-    return Circulated(new, q_alpha, k_alpha, beta, rho)
+    return alpha, beta
 
 
 def skewed_keys(q: Tensor, k: Tensor, alpha: float | Tensor) -> Tensor:
@@ -154,19 +183,28 @@ def only_within(tokens: slice, alpha: float | Tensor, like: Tensor) -> Tensor:
     return every
 
 
-def blend(plain: Tensor, skewed: Tensor, beta: float | Tensor) -> Tensor:
+def blend(plain: Tensor, skewed: Tensor, beta: float | Tensor, out: Tensor | None = None) -> Tensor:
     """Ξ + β (Ξ_α − Ξ): with β > 1 an extrapolation past Ξ_α."""
-    return torch.lerp(plain, skewed, beta.to(plain.dtype) if isinstance(beta, Tensor) else beta)
+    return torch.lerp(plain, skewed, beta.to(plain.dtype) if isinstance(beta, Tensor) else beta, out=out)
 
 
-def norm_ratio(target: Tensor, new: Tensor) -> Tensor:
-    """ρ = clamp(‖target‖ / ‖new‖, ¼, 4) over the last axis, float32, (…, 1)."""
-    wanted = _norm(target)
-    return (wanted / _norm(new)).clamp_(0.25, 4)
+def ratio(wanted: Tensor, new: Tensor) -> Tensor:
+    """ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4), from the norms."""
+    return (wanted / new).clamp_(0.25, 4)
 
 
-def _norm(x: Tensor) -> Tensor:
+def norm(x: Tensor) -> Tensor:
+    """Over the last axis, float32, (…, 1)."""
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
+
+
+def input_space_ratio(q, k, pair, keys, x: Tensor, mask: Tensor | None, beta: float | Tensor) -> Tensor:
+    """ρ of some heads, (B, heads, L, 1), with norms over the C channels of what they retrieve of X."""
+    ratios = []
+    for head, (own, skewed) in enumerate(zip(retrievals(q, k, x, mask), retrievals(pair, keys, x, mask))):
+        wanted = norm(skewed)
+        ratios.append(ratio(wanted, norm(blend(own, skewed, of_heads(beta, one(head)), out=skewed))))
+    return torch.cat(ratios, dim=1)
 
 
 def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
@@ -176,38 +214,43 @@ def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Iterator
     fallback writes the L×L matrix of every head it is given.
     """
     x = x.to(q.dtype).unsqueeze(1)
-    for head in range(q.shape[1]):
-        one = slice(head, head + 1)
-        seen = mask if mask is None or mask.shape[1] == 1 else mask[:, one]
-        yield F.scaled_dot_product_attention(q[:, one], k[:, one], x, attn_mask=seen)
+    for head in map(one, range(q.shape[1])):
+        seen = None if mask is None else of_heads(mask, head)
+        yield F.scaled_dot_product_attention(q[:, head], k[:, head], x, attn_mask=seen)
 
 
 def circulated_retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated) -> Iterator[Tensor]:
     """Ξ_out of each head in turn, (B, 1, L, C): what `retrievals` is to a call left as it was."""
-    pairs = zip(retrievals(q, k, x, mask), retrievals(made.q_alpha, made.k_alpha, x, mask))
-    for head, (own, skewed) in enumerate(pairs):
-        new = blend(own, skewed, of_head(made.beta, head))
-        yield new if made.rho is None else new.mul_(made.rho[:, head : head + 1])
+    for index, own in enumerate(retrievals(q, k, x, mask)):
+        head = one(index)
+        qh, kh = q[:, head], k[:, head]
+        keys = skewed_keys(qh, kh, of_heads(made.alpha, head))
+        (skewed,) = retrievals(torch.cat((qh, kh), dim=-1), keys, x, None if mask is None else of_heads(mask, head))
+        new = blend(own, skewed, of_heads(made.beta, head), out=skewed)
+        yield new if made.rho is None else new.mul_(made.rho[:, head])
 
 
-def of_head(value: float | Tensor, head: int) -> float | Tensor:
-    """What of a number, or of a tensor (B or 1, H or 1, …), belongs to one head."""
-    return value[:, head : head + 1] if isinstance(value, Tensor) and value.shape[1] > 1 else value
+def one(head: int) -> slice:
+    return slice(head, head + 1)
 
 
-def gram(pair: Tensor) -> Tensor:
-    """[q ; k]ᵀ [q ; k], (B, H, 2d, 2d), float32 or wider: qᵀq, qᵀk and kᵀk in one product."""
-    pair = pair if pair.dtype == torch.float64 else pair.float()
-    return pair.mT @ pair
+def of_heads(value: float | Tensor, heads: slice) -> float | Tensor:
+    """What of a number, or of a tensor (B or 1, H or 1, …), belongs to some heads."""
+    return value[:, heads] if isinstance(value, Tensor) and value.shape[1] > 1 else value
 
 
-def symmetry_index(gram: Tensor) -> Tensor:
-    """η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) in [−1, 1], (B, H), from `gram`.
+def products(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """qᵀq, kᵀk and kᵀq, each (B, H, d, d), float32 or wider."""
+    q, k = (t if t.dtype == torch.float64 else t.float() for t in (q, k))
+    return q.mT @ q, k.mT @ k, k.mT @ q
+
+
+def symmetry_index(qq: Tensor, kk: Tensor, kq: Tensor) -> Tensor:
+    """η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) in [−1, 1], (B, H), from `products`.
 
     1 is a symmetric M, −1 a skew one; centred if q and k were. ‖M_sym‖² − ‖M_skew‖² = tr(M²) =
     tr((kᵀq)²) and ‖M_sym‖² + ‖M_skew‖² = ‖M‖² = tr((qᵀq)(kᵀk)).
     """
-    (qq, _), (kq, kk) = (rows.chunk(2, dim=-1) for rows in gram.chunk(2, dim=-2))
     trace = (kq * kq.mT).sum((-2, -1))
     total = (qq * kk).sum((-2, -1))
     return (trace / total.clamp_min(torch.finfo(torch.float32).tiny)).clamp(-1, 1)

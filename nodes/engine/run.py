@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -165,42 +166,42 @@ class Run:
 
     def _circulated(self, call: Call, plain: Tensor, site: Site) -> tuple[Tensor, list[tuple[slice, Circulated | None]]]:
         q, k, v = map(call.heads_of, (call.q, call.k, call.v))
-        own = call.heads_of_output(plain)
+        out = torch.empty_like(plain)
+        own, new = call.heads_of_output(plain), call.heads_of_output(out)
         rows_per_chunk = q.shape[0] // len(site.chunks)
         made: list[tuple[slice, Circulated | None]] = []
-        parts: list[Tensor] = []
         for segment in site.segments:
             rows = slice(segment.start * rows_per_chunk, segment.stop * rows_per_chunk)
-            if segment.circulation is None:
-                made.append((rows, None))
-                parts.append(own[rows])
-                continue
-            within = site.within(segment.circulation.tokens)
-            circulated = circulate(
-                q[rows],
-                k[rows],
-                v[rows],
-                own[rows],
-                lambda *qkv, rows=rows, within=within: call.attend(*qkv, rows, within),
-                segment.circulation,
-                x=None if site.x is None else site.x[rows],
-                mask=call.mask_of(rows),
-                within=within,
-            )
+            circulated = None
+            within = slice(0, 0)
+            if segment.circulation is not None:
+                within = site.within(segment.circulation.tokens)
+                circulated = circulate(
+                    q[rows],
+                    k[rows],
+                    v[rows],
+                    own[rows],
+                    partial(call.attend, rows=rows, queries=within),
+                    segment.circulation,
+                    out=new[rows, :, within],
+                    x=None if site.x is None else site.x[rows],
+                    mask=call.mask_of(rows),
+                    within=within,
+                )
             made.append((rows, circulated))
-            parts.append(replaced(own[rows], within, circulated.out))
-        return self._finite_or(plain, call.as_output(parts[0] if len(parts) == 1 else torch.cat(parts))), made
+            for others in outside(within):
+                new[rows, :, others] = own[rows, :, others]
+        return self._finite_or(plain, out), made
 
     def _finite_or(self, plain: Tensor, out: Tensor) -> Tensor:
         """Image by image the model's own output where ours is not finite, counted on the device."""
-        low, high = torch.aminmax(out.flatten(1), dim=1)
-        good = torch.isfinite(low) & torch.isfinite(high)
+        good = torch.isfinite(out.sum(tuple(range(1, out.ndim)), keepdim=True, dtype=torch.float32))
         bad = (~good).sum()
         if out.device in self._nonfinite:
             self._nonfinite[out.device] += bad
         else:
             self._nonfinite[out.device] = bad
-        return torch.where(good.reshape(-1, *[1] * (out.ndim - 1)), out, plain)
+        return torch.where(good, out, plain, out=out)
 
     def _observe(self, call: Call, out: Tensor, made: Sequence[tuple[slice, Circulated | None]], site: Site) -> None:
         """Stability of what the model retrieved, after circulation if any acted."""
@@ -318,8 +319,8 @@ class Run:
         return f"steps {', '.join(map(str, acting))} of {steps}"
 
 
-def replaced(all: Tensor, within: slice, some: Tensor) -> Tensor:
-    """All tokens, (B, H, L, d), with others in the place of some of them."""
-    if within == EVERYTHING:
-        return some
-    return torch.cat((all[:, :, : within.start], some, all[:, :, within.stop :]), dim=2)
+def outside(tokens: slice) -> Iterator[slice]:
+    """All tokens but these."""
+    if tokens != EVERYTHING:
+        yield slice(0, tokens.start)
+        yield slice(tokens.stop, None)

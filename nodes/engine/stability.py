@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from .circulation import gram, symmetry_index
+from .circulation import symmetry_index
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 
@@ -40,7 +40,7 @@ def centred_pair(q: Tensor, k: Tensor) -> Tensor:
 def stability(pair: Tensor, gram: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(E, r, alignment) of every channel, each (B, H, D).
 
-    `pair` is [q ; k], centred, (B, H, L, 2d), and `gram` that of it; the retrieval, as it came, is (B, H, L, D).
+    `pair` is [q ; k], centred, (B, H, L, 2d), and `gram` is [q ; k]ᵀ [q ; k]; the retrieval, as it came, is (B, H, L, D).
     """
     return _of_unit_length(*_sums(pair, gram, retrieval, _scratch(pair, retrieval)))
 
@@ -79,15 +79,16 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     or some heads at a time, each (B, heads, L, D).
     """
     pair = centred_pair(q, k)
-    products = gram(pair)
-    eta = symmetry_index(products)
+    d = q.shape[-1]
+    gram = pair.mT @ pair
+    eta = symmetry_index(gram[..., :d, :d], gram[..., d:, d:], gram[..., d:, :d])
     sums, done, scratch = [], 0, None
     for retrieval in retrieved:
         if scratch is None or scratch.shape[1:] != retrieval.shape:
             scratch = _scratch(pair, retrieval)
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        sums.append(_sums(pair[:, heads], products[:, heads], retrieval, scratch))
+        sums.append(_sums(pair[:, heads], gram[:, heads], retrieval, scratch))
     of_channels = _of_unit_length(*(torch.cat(of_heads, dim=1) for of_heads in zip(*sums)))
     of_heads = torch.stack((*(m.mean(dim=-1) for m in of_channels), eta, skew_ratio(eta)))
     return of_heads.mean(dim=2)

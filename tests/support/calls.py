@@ -11,9 +11,9 @@ CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
 class Site:
     """A self-attention of a made-up UNet in the middle of a run."""
 
-    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None, image=slice(None)):
+    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None, image=slice(None), adaptive=None):
         block = engine("blocks").Block("middle", 0, 0, 0, 0)
-        circulation = engine("circulation").Circulation(alpha, beta, rescale)
+        circulation = engine("circulation").Circulation(alpha, beta, rescale, adaptive)
         selection = engine("blocks").Selection.parse("all")
         rule = engine("rule").Rule(circulation, selection, (block,), branches=branches)
         self.block, self.previous, self.image = block, previous, image

@@ -1,0 +1,90 @@
+"""Every way in which a call can be computed, against the written-out formula: heads together or by parts, in tiles or by a backend."""
+
+import comfy.ldm.modules.attention as attention
+import pytest
+import torch
+from support import calls, dense, memory
+from support.host import engine
+
+method, tiles = engine("circulation"), engine("tiles")
+ALPHA, BETA = 1.5, 3.0
+AT_ONCE = {"together": 2**40, "by twos": 2**13, "one by one": 1}  # numbers in q; three heads of 64 tokens of 24 channels
+IMAGE = {"all": slice(None), "image": slice(20, 50)}
+
+
+@pytest.fixture(params=AT_ONCE)
+def parts(request, monkeypatch):
+    monkeypatch.setattr(method, "AT_ONCE_CPU", AT_ONCE[request.param])
+    return {"together": 1, "by twos": 2, "one by one": 3}[request.param]
+
+
+@pytest.fixture(params=["in tiles", "by the backend", "by another pack's backend"])
+def path(request, monkeypatch):
+    """What the call is given as the override before ours, and how often our own attention is to be called for each part."""
+    monkeypatch.setattr(tiles, "ROWS", 24)
+    if request.param == "by the backend":
+        monkeypatch.setattr(engine("attention").Call, "_in_tiles", lambda self, q: False)
+    called = []
+    own = tiles.attention_in_tiles
+    monkeypatch.setattr(engine("attention"), "attention_in_tiles", lambda *qkv: called.append(1) or own(*qkv))
+    previous = (lambda func, *args, **kwargs: func(*args, **kwargs)) if "another" in request.param else None
+    return previous, called, request.param == "in tiles"
+
+
+def written_out(q, k, v, x, heads, dtype, space, image, mask):
+    q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    mask = None if mask is None else mask.to(dtype)
+    if image == "image":
+        within = torch.zeros(q.shape[2], dtype=torch.bool)
+        within[IMAGE[image]] = True
+        out = dense.circulation_within(q, k, v, ALPHA, BETA, within, mask)
+    else:
+        out = dense.circulation(q, k, v, ALPHA, BETA, space, x.to(dtype), mask)
+    return out.transpose(1, 2).flatten(-2)
+
+
+def error(out, exact):
+    return float((out.double() - exact).norm() / exact.norm())
+
+
+@pytest.mark.parametrize("space, image", [(method.VALUE_SPACE, "all"), (method.INPUT_SPACE, "all"), (method.NO_RESCALE, "all"),
+                                          (method.VALUE_SPACE, "image")])  # fmt: skip
+@pytest.mark.parametrize("masked", [False, True], ids=["no mask", "mask of each head"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rounding_is_at_most_twice_that_of_the_plain_formula(parts, path, dtype, masked, space, image):
+    previous, called, in_tiles = path
+    *tensors, heads = calls.inputs(rows=2, heads=3, tokens=64, head_dim=24, scale=1.0, dtype=dtype)
+    mask = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).to(dtype) if masked else None
+    exact = written_out(*tensors, heads, torch.float64, space, image, mask)
+    out = calls.Site(rescale=space, previous=previous, image=IMAGE[image])(attention.attention_pytorch, *tensors, heads=heads, mask=mask)
+    assert error(out, exact) <= 2 * error(written_out(*tensors, heads, dtype, space, image, mask), exact)
+    assert len(called) == (parts if in_tiles and not masked and dtype == torch.float32 else 0)
+
+
+@pytest.mark.parametrize("over", method.ETA_OVER)
+def test_eta_is_that_of_all_heads_though_they_are_done_by_parts(parts, over):
+    q, k, v, _, heads = calls.inputs(rows=2, heads=3, tokens=64, head_dim=24, scale=1.0)
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    k = (k + q) / 2**0.5
+    expected = dense.circulation(*(t.double() for t in (q, k, v)), *dense.adaptive(q.double(), k.double(), ALPHA, BETA, over))
+    out, sdpa = torch.empty_like(v), torch.nn.functional.scaled_dot_product_attention
+    setting = method.Circulation(ALPHA, BETA, adaptive=method.Adaptive(eta_over=over))
+    method.circulate(q, k, v, sdpa(q, k, v), lambda q, k, v, heads: sdpa(q, k, v), setting, out)
+    assert error(out, expected) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_attention_in_tiles_is_attention(dtype):
+    q, k, v = (torch.randn(2, 3, n, d, dtype=dtype) for n, d in ((1100, 16), (700, 16), (700, 8)))
+    exact = dense.logits(q.double(), k.double()).softmax(-1) @ v.double()
+    plain = dense.logits(q, k).softmax(-1) @ v
+    assert error(tiles.attention_in_tiles(q, k, v), exact) <= 2 * error(plain, exact) + 1e-12
+
+
+@pytest.mark.parametrize("adaptive", [None, method.Adaptive()], ids=["static", "adaptive"])
+def test_it_takes_no_more_than_two_tensors_of_the_size_of_q(adaptive):
+    q, k, v, x, heads = calls.inputs(rows=1, heads=10, tokens=1024, head_dim=64)
+    site = calls.Site(adaptive=adaptive)
+    plain = memory.peak(lambda: attention.attention_pytorch(q, k, v, heads=heads))
+    ours = memory.peak(lambda: site(attention.attention_pytorch, q, k, v, x, heads=heads))
+    assert ours - plain <= 2 * q.numel() * q.element_size()
