@@ -20,6 +20,7 @@ from .circulation import (
     Circulated,
     circulate,
     circulated_retrievals,
+    groups,
     retrievals,
 )
 from .plan import Plan, Segment
@@ -216,7 +217,8 @@ class Run:
             if space == VALUE_SPACE:
                 within = site.within(tokens)
                 values = call.heads_of_output(out)[:, :, within]
-                measured[space, tokens] = measure(q[:, :, within], k[:, :, within], [values])
+                some = (values[:, heads] for heads in groups(values))
+                measured[space, tokens] = measure(q[:, :, within], k[:, :, within], some)
             else:
                 parts = made or [(slice(None), None)]
                 measured[space, tokens] = torch.cat([measure(q[rows], k[rows], retrieved(rows, c)) for rows, c in parts], dim=1)

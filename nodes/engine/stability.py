@@ -78,20 +78,26 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     q, k (B, H, L, d) as they came, not centred; `retrieved` is what the heads retrieved, all at once
     or some heads at a time, each (B, heads, L, D).
     """
-    pair = centred_pair(q, k)
-    d = q.shape[-1]
-    gram = pair.mT @ pair
-    eta = symmetry_index(gram[..., :d, :d], gram[..., d:, d:], gram[..., d:, :d])
-    sums, done, scratch = [], 0, None
+    sums, etas, done, scratch = [], [], 0, None
     for retrieval in retrieved:
-        if scratch is None or scratch.shape[1:] != retrieval.shape:
-            scratch = _scratch(pair, retrieval)
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        sums.append(_sums(pair[:, heads], gram[:, heads], retrieval, scratch))
+        pair = centred_pair(q[:, heads], k[:, heads])
+        gram = pair.mT @ pair
+        etas.append(symmetry_index(*blocks(gram)))
+        if scratch is None or scratch.shape[1:] != retrieval.shape:
+            scratch = _scratch(pair, retrieval)
+        sums.append(_sums(pair, gram, retrieval, scratch))
     of_channels = _of_unit_length(*(torch.cat(of_heads, dim=1) for of_heads in zip(*sums)))
+    eta = torch.cat(etas, dim=1)
     of_heads = torch.stack((*(m.mean(dim=-1) for m in of_channels), eta, skew_ratio(eta)))
     return of_heads.mean(dim=2)
+
+
+def blocks(gram: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """qᵀq, kᵀk and kᵀq of [q ; k]ᵀ [q ; k]."""
+    (qq, _), (kq, kk) = (rows.chunk(2, dim=-1) for rows in gram.chunk(2, dim=-2))
+    return qq, kk, kq
 
 
 def skew_ratio(eta: Tensor) -> Tensor:

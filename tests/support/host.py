@@ -1,4 +1,4 @@
-"""ComfyUI in this process, on the CPU, and the pack loaded into it as ComfyUI loads a pack."""
+"""ComfyUI in this process, on the CPU unless the benchmark asks for a GPU, and the pack loaded into it as ComfyUI loads a pack."""
 
 import asyncio
 import importlib
@@ -13,7 +13,7 @@ sys.path.insert(0, str(COMFY))
 
 from comfy.cli_args import args  # noqa: E402
 
-args.cpu = True
+args.cpu = os.environ.get("CIRCULATION_DEVICE", "cpu") == "cpu"
 
 import comfy_api.latest._io  # noqa: E402
 import nodes as comfy_nodes  # noqa: E402

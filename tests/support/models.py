@@ -84,14 +84,19 @@ CONFIGS = {
 }
 
 
-def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None, **unet):
+def build(name: str, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None, device: str = "cpu", **unet):
     """A MODEL. Weights are held in `dtype` and, where that is another, computed with in `compute`."""
     family, config, _ = CONFIGS[name]
-    return made(family, {**config, **unet}, dtype, seed, compute)
+    return made(family, {**config, **unet}, dtype, seed, compute, device)
 
 
 def made(
-    family: str, config: dict, dtype: torch.dtype = torch.float32, seed: int = 0, compute: torch.dtype | None = None
+    family: str,
+    config: dict,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    compute: torch.dtype | None = None,
+    device: str = "cpu",
 ) -> comfy.model_patcher.ModelPatcher:
     """A MODEL of one of ComfyUI's families."""
     model_config = getattr(comfy.supported_models, family)(dict(config))
@@ -99,8 +104,7 @@ def made(
     model_config.set_inference_dtype(dtype, compute)
     model = model_config.get_model({}, "").eval().requires_grad_(False)
     fill(model.diffusion_model, seed)
-    cpu = torch.device("cpu")
-    return comfy.model_patcher.ModelPatcher(model, load_device=cpu, offload_device=cpu)
+    return comfy.model_patcher.ModelPatcher(model, load_device=torch.device(device), offload_device=torch.device("cpu"))
 
 
 @torch.no_grad()

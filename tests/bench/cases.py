@@ -1,0 +1,108 @@
+"""The calls that are timed: {variant: function}, the first of which is the plain one."""
+
+from functools import partial
+
+import torch
+from shapes import FULL_SDXL, Shape
+from support import dense, models, others, sampling
+from support.host import engine, patch, probe
+
+import comfy.ldm.modules.attention as attention
+import comfy.ops
+import published
+
+method = engine("circulation")
+STATIC, STRONG = (1.05, 3.0), (1.2, 5.0)
+VARIANTS = {
+    "plain": (None, None),
+    "value space": (method.Circulation(*STATIC), None),
+    "adaptive": (method.Circulation(*STRONG, adaptive=method.Adaptive()), None),
+    "probe, value space": (None, method.VALUE_SPACE),
+    "input space": (method.Circulation(*STATIC, method.INPUT_SPACE), None),
+    "input space, adaptive": (method.Circulation(*STRONG, method.INPUT_SPACE, method.Adaptive()), None),
+    "probe, input space": (None, method.INPUT_SPACE),
+}
+WITHOUT_X = ("plain", "value space", "adaptive", "probe, value space")
+MODELS = {
+    "plain": lambda model: model,
+    "value space": patch,
+    "adaptive": partial(patch, node_id="CirculationAdaptive"),
+    "probe, value space": lambda model: probe(model)[0],
+    "both, value space": lambda model: probe(patch(model))[0],
+    "input space": partial(patch, rescale=method.INPUT_SPACE),
+}
+
+
+def layer(shape: Shape, batch: int, device: str, dtype: torch.dtype) -> dict:
+    """A self-attention as ComfyUI computes it, left alone, under our rules and probes, and as published."""
+    x = torch.randn(batch, shape.tokens, shape.channels, device=device, dtype=dtype)
+    if not shape.projections:
+        qkv = [torch.randn_like(x) for _ in range(3)]
+        compute = partial(attention.optimized_attention, *qkv, heads=shape.heads)
+        return {variant: under(compute, shape, x, *VARIANTS[variant]) for variant in WITHOUT_X}
+    module = attention.CrossAttention(
+        shape.channels, heads=shape.heads, dim_head=shape.head_dim, dtype=dtype, device=device, operations=comfy.ops.disable_weight_init
+    )
+    models.fill(module.cpu())
+    module.to(device)
+    ours = {variant: under(partial(module, x), shape, x, *settings) for variant, settings in VARIANTS.items()}
+    return {
+        **ours,
+        "published": lambda: published.layer(module, x, *STATIC, adaptive=False),
+        "published, adaptive": lambda: published.layer(module, x, *STRONG, adaptive=True),
+    }
+
+
+def under(compute, shape: Shape, x, circulation, probed):
+    """`compute`, with its attention under a rule or a probe, in the middle of a run."""
+    if circulation is None and probed is None:
+        return compute
+    block = engine("blocks").Block("input", 1, 0, shape.heads, shape.head_dim)
+    rules = [engine("rule").Rule(circulation, engine("blocks").Selection.parse("all"), (block,))] if circulation else []
+    probes = [engine("probe").Probe(probed, 1, (block,), "both", "", engine("record").LiveRecord())] if probed else []
+    observers = [engine("probe").Observer(each, (1.0, 0.0)) for each in probes]
+    run = engine("run").Run(engine("plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
+    run.begin_evaluation(torch.ones(1))
+    image = slice(shape.text, shape.tokens) if shape.text else slice(None)
+
+    def override(func, *args, **kwargs):
+        return run.attention(engine("attention").Call(func, None, args, kwargs))
+
+    def call():
+        run.announce(block.address, x.device, (0,), (0,), x, image)
+        return compute(transformer_options={others.OVERRIDE: override})
+
+    return call
+
+
+def measures(shape: Shape, batch: int, device: str) -> dict:
+    """The measures of one layer in input space, given what it retrieved: ours, and through C×C couplings. float32."""
+    x = torch.randn(batch, shape.tokens, shape.channels, device=device)
+    wq, wk = (torch.randn(shape.heads, shape.head_dim, shape.channels, device=device) / shape.channels**0.5 for _ in range(2))
+    q, k = (x.unsqueeze(1) @ w.mT for w in (wq, wk))
+    retrieval = torch.randn(batch, shape.heads, shape.tokens, shape.channels, device=device)
+    parts = retrieval.split(1, dim=1)
+    return {
+        "ours": lambda: engine("stability").measure(q, k, parts),
+        "published": lambda: dense.measures_by_coupling(x, wq, wk, retrieval),
+    }
+
+
+def whole_model(name: str, side: int, steps: int, device: str, dtype: torch.dtype, compiled: bool) -> dict:
+    """A run of a UNet with random weights through ComfyUI's sampler, positive and negative in one batch."""
+    if name == "full sdxl":
+        model = models.made("SDXL", FULL_SDXL, dtype, device=device)
+        extra = dict(positive=prompt(1), negative=prompt(2))
+    else:
+        model, extra = models.build(name, dtype, device=device), {}
+    if compiled:
+        from comfy_extras.nodes_torch_compile import TorchCompileModel
+
+        model = others.execute(TorchCompileModel, model, backend="inductor")
+    run = partial(sampling.sample, name=name, steps=steps, size=side, **extra)
+    return {variant: partial(run, change(model)) for variant, change in MODELS.items()}
+
+
+def prompt(seed: int) -> list:
+    generator = torch.Generator().manual_seed(seed)
+    return [[torch.randn(1, 77, 2048, generator=generator), {"pooled_output": torch.randn(1, 1280, generator=generator)}]]

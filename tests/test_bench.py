@@ -1,0 +1,63 @@
+"""The benchmark runs, and the README's table is what it found."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.host import ROOT
+
+BENCH = ROOT / "tests" / "bench"
+sys.path.append(str(BENCH))
+
+import cases  # noqa: E402
+import readme  # noqa: E402
+from shapes import SHAPES  # noqa: E402
+
+
+def run(*arguments):
+    done = subprocess.run([sys.executable, BENCH / "measure.py", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_smallest_shape_is_measured_in_every_way(tmp_path):
+    file = tmp_path / "found.json"
+    run("--shapes", "tiny", "--rounds", "1", "--steps", "1", "--threads", "1", "--json", file)
+    result = json.loads(file.read_text(encoding="utf-8"))
+    assert {"device", "torch", "backend", "threads"} <= result["machine"].keys()
+    layer, measures, model = (
+        {row["variant"]: row for row in result["rows"] if row["subject"] == subject}
+        for subject in dict.fromkeys(row["subject"] for row in result["rows"])
+    )
+    assert {*cases.VARIANTS, *readme.PUBLISHED} == layer.keys()
+    assert {*cases.MODELS} == model.keys()
+    assert {*cases.VARIANTS, *cases.MODELS} > {*readme.COLUMNS}
+    assert {"ours", "published"} == measures.keys()
+    for row in result["rows"]:
+        assert 0 < row["least"] <= row["ratio"] <= row["greatest"] and row["seconds"] > 0
+    assert layer["value space"]["extra_bytes"] > 0
+    assert "a test: 64 tokens" in readme.table(result)
+
+
+def test_the_published_layer_computes_what_input_space_computes():
+    """η is over the whole batch there, which is one image here."""
+    with torch.inference_mode():
+        calls = cases.layer(SHAPES["tiny"][0][0], 1, "cpu", torch.float32)
+        plain, published = calls["plain"](), calls["published"]()
+        torch.testing.assert_close(calls["input space"](), published, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(calls["published, adaptive"](), calls["input space, adaptive"](), rtol=1e-4, atol=1e-4)
+        assert (plain - published).norm() > 1e-3 * plain.norm()
+
+
+@pytest.mark.parametrize("found", sorted((BENCH / "results").glob("*.json")), ids=lambda path: path.stem)
+def test_a_result_holds_whole_rows(found):
+    result = json.loads(found.read_text(encoding="utf-8"))
+    assert result["rows"] and all(row["least"] <= row["ratio"] <= row["greatest"] for row in result["rows"])
+
+
+def test_the_table_of_the_readme_is_made_of_the_results():
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.MARK.search(text)
+    assert readme.with_table(text) == text
