@@ -78,18 +78,18 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
     q, k (B, H, L, d) as they came, not centred; `retrieved` is what the heads retrieved, all at once
     or some heads at a time, each (B, heads, L, D).
     """
-    sums, etas, done, scratch = [], [], 0, None
+    sums, grams, done, scratch = [], [], 0, None
     for retrieval in retrieved:
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
         pair = centred_pair(q[:, heads], k[:, heads])
         gram = pair.mT @ pair
-        etas.append(symmetry_index(*blocks(gram)))
+        grams.append(gram)
         if scratch is None or scratch.shape[1:] != retrieval.shape:
             scratch = _scratch(pair, retrieval)
         sums.append(_sums(pair, gram, retrieval, scratch))
     of_channels = _of_unit_length(*(torch.cat(of_heads, dim=1) for of_heads in zip(*sums)))
-    eta = torch.cat(etas, dim=1)
+    eta = symmetry_index(*blocks(torch.cat(grams, dim=1)))
     of_heads = torch.stack((*(m.mean(dim=-1) for m in of_channels), eta, skew_ratio(eta)))
     return of_heads.mean(dim=2)
 

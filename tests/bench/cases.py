@@ -19,7 +19,6 @@ VARIANTS = {
     "adaptive": (method.Circulation(*STRONG, adaptive=method.Adaptive()), None),
     "probe, value space": (None, method.VALUE_SPACE),
     "input space": (method.Circulation(*STATIC, method.INPUT_SPACE), None),
-    "input space, adaptive": (method.Circulation(*STRONG, method.INPUT_SPACE, method.Adaptive()), None),
     "probe, input space": (None, method.INPUT_SPACE),
 }
 WITHOUT_X = ("plain", "value space", "adaptive", "probe, value space")

@@ -26,7 +26,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python3 -m tests.bench", description=__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--shapes", default=",".join(shapes.USUAL), help="some of: %(default)s")
-    parser.add_argument("--json", type=Path, help="file to write all numbers to")
+    parser.add_argument("--json", type=Path, help="file to write all numbers to, beside those of other shapes that are in it")
     parser.add_argument("--readme", action="store_true", help="make the table of the README from tests/bench/results, and nothing else")
     parser.add_argument("--quick", action="store_true", help="about two minutes on two CPU cores")
     parser.add_argument("--rounds", type=int, help="11; on a GPU 30")
@@ -69,16 +69,24 @@ class Row:
 
 
 def compare(calls: dict, rounds: int) -> dict[str, tuple[float, float, float, float]]:
-    """{variant: (median of seconds, median, least and greatest ratio to the first)}, from interleaved rounds; three of what takes seconds."""
-    seconds = {variant: [] for variant in calls}
-    slow = {variant for variant, call in calls.items() if min(timed(call) for _ in range(2)) > 1}
-    for number in range(rounds):
-        for variant, call in calls.items():
-            if number < 3 or variant not in slow:
-                seconds[variant].append(timed(call))
-    first = seconds[next(iter(calls))]
-    ratios = {variant: [s / f for s, f in zip(each, first)] for variant, each in seconds.items()}
-    return {v: (statistics.median(seconds[v]), statistics.median(r), min(r), max(r)) for v, r in ratios.items()}
+    """{variant: (median of seconds, median, least and greatest ratio to the first)}, from interleaved rounds.
+
+    What takes much longer than the first has rounds of its own with the first, three where it takes seconds: it would leave
+    nothing in the caches for the others.
+    """
+    once = {variant: min(timed(call) for _ in range(2)) for variant, call in calls.items()}
+    first = next(iter(calls))
+    light = [variant for variant in calls if once[variant] < 3 * once[first]]
+    found = {}
+    for variants in (light, [first, *(variant for variant in calls if variant not in light)]):
+        seconds = {variant: [] for variant in variants}
+        for _ in range(3 if sum(once[variant] for variant in variants) > 3 else rounds):
+            for variant in variants:
+                seconds[variant].append(timed(calls[variant]))
+        for variant in variants:
+            ratios = [own / base for own, base in zip(seconds[variant], seconds[first])]
+            found.setdefault(variant, (statistics.median(seconds[variant]), statistics.median(ratios), min(ratios), max(ratios)))
+    return {variant: found[variant] for variant in calls}
 
 
 def timed(call) -> float:
@@ -176,8 +184,18 @@ def main() -> None:
             if group == "tiny":
                 found += measure_models("tiny", rounds)
     if options.json:
-        result = dict(machine=machine(), batch=batch, rounds=rounds, steps=options.steps, rows=[asdict(row) for row in found])
-        options.json.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write(options.json, dict(machine=machine(), batch=batch, rounds=rounds, steps=options.steps), [asdict(row) for row in found])
+
+
+def write(path: Path, setting: dict, found: list[dict]) -> None:
+    """Keeps what an earlier run in the same setting has found of other groups."""
+    earlier = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if {key: earlier.get(key) for key in setting} == setting:
+        groups = {row["group"] for row in found}
+        found = [row for row in earlier["rows"] if row["group"] not in groups] + found
+        order = [*shapes.USUAL, "tiny"]
+        found.sort(key=lambda row: order.index(row["group"]))
+    path.write_text(json.dumps({**setting, "rows": found}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
