@@ -3,7 +3,7 @@
 // Data is {steps, measures: [name], points: [{step, sigma, stages: {name: [value or null, for each measure]}}]}.
 // Drawn as SVG, which stays sharp at any zoom.
 
-import { colour, html, onceAFrame, svg, theme } from "./theme.js";
+import { colour, holdPresses, html, onceAFrame, svg, theme } from "./theme.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
@@ -30,7 +30,7 @@ export class Chart {
             html("div", { class: "head" }, this.choice, this.legend),
             html("div", { class: "plot" }, this.plot),
         );
-        this.element.addEventListener("pointerdown", (event) => event.stopPropagation());
+        holdPresses(this.element);
         this.plot.addEventListener("pointermove", (event) => this.point(this.under(event)));
         this.plot.addEventListener("pointerleave", () => this.point(null));
         this.plot.addEventListener("blur", () => this.point(null));

@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { Chart } from "./chart.js";
 import { Painter } from "./painter.js";
-import { listen, results } from "./results.js";
+import { keep, listen, results } from "./results.js";
 import { colour, html, theme } from "./theme.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
@@ -17,13 +17,15 @@ const widgets = {
     CirculationSchedule: painter,
 };
 
-const views = new WeakMap(); // node → its view: {element, redraw(), show(result)?, chart?}
+const views = new WeakMap(); // node → its view: {element, redraw(), shows?, show(result)?, chart?}; `shows` names what it shows of a result
+const filled = new WeakSet(); // the nodes that show a result
 
 function chart(node) {
     const chart = new Chart((measure) => node.setProperty(MEASURE, measure));
     // below the readout's chart comes its figure, which gets the room
     addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
-    return { chart, element: chart.element, show: (result) => chart.show(result.chart, node.properties[MEASURE]), redraw: () => chart.draw() };
+    const show = (result) => chart.show(result.chart, node.properties[MEASURE]);
+    return { chart, element: chart.element, shows: "chart", show, redraw: () => chart.draw() };
 }
 
 function status(node) {
@@ -35,7 +37,7 @@ function status(node) {
     const show = ({ text }) => {
         line.textContent = element.title = text;
     };
-    return { element, show, redraw };
+    return { element, shows: "text", show, redraw };
 }
 
 function painter(node) {
@@ -92,7 +94,28 @@ function* everyNode(graph = app.rootGraph, before = "") {
 
 function show(id, result) {
     for (const [found, node] of everyNode()) {
-        if (found === id) views.get(node)?.show?.(result);
+        if (found === id) fill(node, result);
+    }
+}
+
+function fill(node, result) {
+    const view = views.get(node);
+    if (!view?.show || !(view.shows in result)) return;
+    view.show(result);
+    filled.add(node);
+}
+
+/** A node that was put into a subgraph is another one there, under the same number: it takes its result along. */
+function follow() {
+    const nodes = [...everyNode()];
+    const left = results().filter(([id]) => !nodes.some(([found]) => found === id));
+    const number = (id) => id.slice(id.lastIndexOf(":") + 1);
+    for (const [id, node] of nodes) {
+        if (filled.has(node)) continue;
+        const [, result] = left.find(([old, result]) => number(old) === number(id) && views.get(node)?.shows in result) ?? [];
+        if (!result) continue;
+        fill(node, result);
+        keep(id, result);
     }
 }
 
@@ -129,7 +152,9 @@ app.registerExtension({
 
     nodeCreated(node) {
         const add = widgets[node.comfyClass];
-        if (add) views.set(node, add(node));
+        if (!add) return;
+        views.set(node, add(node));
+        setTimeout(follow);
     },
 
     /** A workflow was loaded: opened, come back to, or an undone state of it. */
@@ -143,7 +168,7 @@ app.registerExtension({
         for (const [, node] of everyNode()) {
             const id = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
             const chart = outputs[id]?.stability?.[0];
-            if (chart) views.get(node)?.show?.({ chart });
+            if (chart) fill(node, { chart });
         }
     },
 

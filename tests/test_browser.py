@@ -14,7 +14,7 @@ from support.server import front_end, open_workflow, prompt_of, started, workflo
 
 WORKFLOWS = ["circulation-basic", "circulation-schedule", "stability-readout", "baseline-vs-circulation"]
 OURS = ("Circulation", "Stability")
-STEPS = 12  # of the run that is watched
+STEPS = 20  # of the run that is watched
 
 seeds = itertools.count()
 
@@ -85,17 +85,16 @@ def test_help_pages_and_translations_are_served(server, page):
 def run(page):
     """A run that was watched: what could be seen before, during and after it, and what the nodes put out."""
     screen = Screen(page)
-    screen.load(scheduled(steps=STEPS, size=192))
+    screen.load(scheduled(steps=STEPS, size=128))
     screen.look_at("StabilityProbe")
     seen = {"before": screen.plot("StabilityProbe").screenshot()}
     screen.watch("StabilityProbe")
     screen.queue()
-    page.wait_for_function("element => /step ([2-9]|1.) of/.test(element.querySelector('.legend').textContent)", arg=screen.widget("StabilityProbe"))
+    screen.until("StabilityProbe", lambda step: 1 < step < STEPS)
     seen["during"] = screen.plot("StabilityProbe").screenshot()
     outputs = screen.finished()
-    page.wait_for_function("element => element.querySelector('.legend').textContent.includes('step 12 of')", arg=screen.widget("StabilityProbe"))
     page.wait_for_timeout(200)
-    seen["steps"] = page.evaluate("[...window.watched]")
+    seen["steps"] = screen.watched()
     seen["after"] = screen.plot("StabilityProbe").screenshot()
     return {**seen, "outputs": outputs, "chart": screen.csv("StabilityProbe"), "readout": screen.csv("StabilityReadout")}
 
@@ -115,18 +114,10 @@ def shown(text):
     return {(int(row["step"]), row["stage"]): [float(value) for value in list(row.values())[3:]] for row in rows}
 
 
-def steps_seen(run):
-    return [int(text.split()[1]) for text in run["steps"] if text.startswith("step")]
-
-
-def test_the_chart_is_drawn_to_the_last_step(run):
-    assert run["before"] != run["during"] and run["before"] != run["after"]
-    assert steps_seen(run) == sorted(steps_seen(run)) and steps_seen(run)[-1] == STEPS
-
-
-@pytest.mark.xfail(reason="on few cores the page may come to draw only after so short a run has ended", strict=False)
 def test_the_chart_is_drawn_while_the_sampler_runs(run):
-    assert len(steps_seen(run)) > 2
+    assert run["before"] != run["during"] != run["after"]
+    assert run["steps"] == sorted(run["steps"]) and run["steps"][-1] == STEPS
+    assert len(run["steps"]) > STEPS / 3  # a page that is slow may draw some of them together
 
 
 def test_the_charts_show_what_the_record_holds(run):
@@ -140,7 +131,7 @@ def test_the_charts_show_what_the_record_holds(run):
 
 
 def test_the_circulation_node_says_what_came_of_it(run, screen):
-    assert screen.text("CirculationControl") == "6 of 6 blocks hit, steps 1 to 9 of 12, positive and negative."
+    assert screen.text("CirculationControl") == "6 of 6 blocks hit, steps 1 to 15 of 20, positive and negative."
 
 
 def test_a_run_from_the_cache_leaves_the_charts(run, screen):
@@ -154,16 +145,16 @@ def test_pointer_and_keys_read_values(run, screen, page):
     plot = screen.plot("StabilityProbe")
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 30)
-    assert screen.text("StabilityProbe", ".legend").startswith("step 12 of 12")
+    assert screen.text("StabilityProbe", ".legend").startswith(f"step {STEPS} of {STEPS}")
     page.mouse.move(box["x"] + 48, box["y"] + 30)
     first = screen.text("StabilityProbe", ".legend")
-    assert first.startswith("step 1 of 12")
+    assert first.startswith(f"step 1 of {STEPS}")
     page.mouse.move(5, 5)
     plot.focus()
     page.keyboard.press("Home")
     assert screen.text("StabilityProbe", ".legend") == first
     page.keyboard.press("ArrowRight")
-    assert screen.text("StabilityProbe", ".legend").startswith("step 2 of 12")
+    assert screen.text("StabilityProbe", ".legend").startswith(f"step 2 of {STEPS}")
     plot.evaluate("plot => plot.blur()")
 
 
@@ -263,10 +254,7 @@ def painted(*places, value=0, on=ONES):
     return rows
 
 
-def test_the_mouse_paints_and_the_value_is_saved(painter, page, request):
-    if request.node.callspec.id == "nodes 2.0-1.32.9":
-        request.applymarker(pytest.mark.xfail(reason="there the node moves a few pixels under a stroke with Shift; why is not known"))
-    page.wait_for_timeout(1000)
+def test_the_mouse_paints_and_the_value_is_saved(painter, page):
     position = page.evaluate("[...app.graph.nodes[0].pos, ...app.canvas.ds.offset]")
     painter.brush("0")
     painter.drag((2, 3), (2, 6))

@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import time
 
 NODE = """const find = (graph, name) => graph.nodes.find(node => node.type === name);
 const node = (name, root) => find(root ? app.rootGraph : app.canvas.graph, name);
@@ -121,6 +123,18 @@ class Screen:
             app.queuePrompt(0, 1);
         }""")
 
+    def step(self, name):
+        """The step that a chart shows; 0 before there is any."""
+        found = re.match(r"step (\d+) of", self.text(name, ".legend"))
+        return int(found[1]) if found else 0
+
+    def until(self, name, good):
+        """Waits until the step that a chart shows is a good one."""
+        end = time.monotonic() + 60
+        while not good(self.step(name)):
+            assert time.monotonic() < end, f"{name} shows {self.text(name, '.legend')!r}"
+            self.page.wait_for_timeout(20)
+
     def watch(self, name):
         """Notes every step that a chart shows."""
         self.js("""(() => {
@@ -128,6 +142,10 @@ class Screen:
             const legend = widget(values[0]).querySelector(".legend");
             new MutationObserver(() => window.watched.add(legend.firstChild.textContent)).observe(legend, { childList: true });
         })()""", name)
+
+    def watched(self):
+        """The steps that were noted."""
+        return [int(text.split()[1]) for text in self.page.evaluate("[...window.watched]") if text.startswith("step")]
 
     def finished(self):
         """The outputs of the prompt that was queued last."""
