@@ -178,38 +178,57 @@ def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
     assert re.match(r"1,[\d.]+,input,-?[\d.]+", first)
 
 
-def test_charts_outlive_the_other_renderer_other_workflows_and_a_reload(run, screen, page):
-    lines = screen.lines("StabilityProbe"), screen.lines("StabilityReadout"), screen.text("CirculationControl")
-    assert all(lines)
-
-    def now():
-        return screen.lines("StabilityProbe"), screen.lines("StabilityReadout"), screen.text("CirculationControl")
-
+def test_charts_outlive_the_other_renderer_and_other_workflows(run, screen):
+    shown = screen.shown()
+    assert all(shown)
     for _ in range(2):
         screen.toggle_renderer()
         screen.look_at("StabilityProbe")
-        assert now() == lines and screen.plot("StabilityProbe").bounding_box()["height"] > 50
+        assert screen.shown() == shown and screen.plot("StabilityProbe").bounding_box()["height"] > 50
     screen.elsewhere(workflow("stability-readout"))
     assert not screen.lines("StabilityProbe")
     screen.back()
-    assert now() == lines
+    assert screen.shown() == shown
+
+
+def test_a_run_goes_on_in_its_own_workflow_and_after_a_reload(run, screen):
+    screen.load(scheduled(steps=100, size=192))
+    _, *of_the_end = screen.shown()
+    screen.queue()
+    screen.until("StabilityProbe", lambda step: 1 < step < STEPS)
+    screen.elsewhere({**scheduled(), "id": "c0ffee00-0000-4000-8000-000000000000"})  # the same nodes under the same ids
+    assert not screen.lines("StabilityProbe")
+    screen.back()
+    seen = screen.step("StabilityProbe")
+    assert seen > 1
     screen.reload()
-    assert now() == lines
+    _, *now = screen.shown()
+    assert now == of_the_end  # of the run before
+    assert screen.step("StabilityProbe") >= seen
+    screen.until("StabilityProbe", lambda step: step > seen)
+    screen.interrupt()
+    assert screen.text("CirculationControl").startswith("Stopped early.")
 
 
-def test_a_chart_in_a_subgraph_follows_its_run(screen, page):
+def test_a_chart_goes_into_a_subgraph_and_follows_its_run_there(run, screen, page):
     screen.load(scheduled())
+    probe, _, status = screen.shown()
     page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => ['KSampler', 'StabilityProbe', 'CirculationControl'].includes(n.type)))); }")
+    for again in (False, True):
+        if again:
+            screen.load(screen.saved())
+        screen.enter()
+        assert (screen.lines("StabilityProbe"), screen.text("CirculationControl")) == (probe, status)
+        screen.leave()
     screen.queue()
     outputs = screen.finished()
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
-    page.wait_for_timeout(600)
+    screen.enter()
     screen.look_at("StabilityProbe")
     assert screen.plot("StabilityProbe").bounding_box()["height"] > 50
     assert shown(screen.csv("StabilityProbe")) == shown(screen.csv("StabilityReadout", root=True))
     assert shown(screen.csv("StabilityProbe")).keys() == means(outputs["99"]["text"][0]).keys()
     assert "blocks hit" in screen.text("CirculationControl")
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    screen.leave()
 
 
 def test_the_same_prompt_without_a_browser_gives_the_same_image(server, screen):
@@ -324,7 +343,7 @@ def test_the_keyboard_paints(painter, page):
 
 
 @pytest.mark.parametrize("by", ["mouse", "preset", "keyboard"])
-def test_comfyui_undoes_a_stroke(painter, page, by):
+def test_comfyui_undoes_a_stroke_and_does_it_again(painter, page, by):
     if by == "mouse":
         painter.brush("0")
         painter.drag((1, 1), (1, 5))
@@ -336,9 +355,10 @@ def test_comfyui_undoes_a_stroke(painter, page, by):
         page.keyboard.press("Delete")
     stroke = grid(painter)
     assert stroke != ONES
-    painter.keys("Control+z", until=lambda: grid(painter) == ONES)
-    painter.look_at("CirculationSchedule")
-    assert painter.cells() == [["1"] * 12] * 8
+    for keys, expected in (("Control+z", ONES), ("Control+y", stroke)):
+        painter.keys(keys, until=lambda: grid(painter) == expected)
+        painter.look_at("CirculationSchedule")
+        assert painter.cells() == [[str(value) for value in row] for row in expected]
 
 
 def test_a_clone_and_a_subgraph_keep_the_grid(painter, page):
@@ -352,11 +372,10 @@ def test_a_clone_and_a_subgraph_keep_the_grid(painter, page):
     page.evaluate("app.graph.remove(app.graph.nodes[1])")
     page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes)); }")
     assert [json.loads(node["inputs"]["grid"])["grid"] for node in painter.prompt().values()] == [stroke]
-    page.evaluate("() => app.canvas.setGraph(app.graph.nodes[0].subgraph)")
-    page.wait_for_timeout(500)
+    painter.enter()
     painter.look_at("CirculationSchedule")
     assert painter.cells()[1][:7] == ["1", "0", "0", "0", "0", "0", "1"]
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    painter.leave()
 
 
 def test_a_text_that_is_no_grid_is_left_alone_and_refused_at_the_node(painter, page):

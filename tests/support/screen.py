@@ -105,6 +105,14 @@ class Screen:
         self.page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
         self.page.wait_for_timeout(1500)
 
+    def enter(self):
+        """Shows the inside of the subgraph."""
+        self.page.evaluate("() => app.canvas.setGraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
+        self.page.wait_for_timeout(500)
+
+    def leave(self):
+        self.page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
     def reload(self):
         self.page.wait_for_timeout(1200)  # a workflow is stored a moment after it changed
         self.page.reload()
@@ -155,6 +163,14 @@ class Screen:
         history = self.page.evaluate("async id => (await fetch(`/history/${id}`)).json()", detail["prompt_id"])
         return history[detail["prompt_id"]]["outputs"]
 
+    def interrupt(self):
+        self.page.evaluate("""async () => {
+            const { api } = window.comfyAPI.api;
+            await api.interrupt();
+            while ((await (await api.fetchApi("/queue")).json()).queue_running.length) await new Promise(resolve => setTimeout(resolve, 100));
+        }""")
+        self.page.wait_for_timeout(300)
+
     def tell_steps(self, steps):
         """As many events as a sampler of so many steps sends, and what the page then holds."""
         self.js("""(async () => {
@@ -191,6 +207,10 @@ class Screen:
     def lines(self, name):
         """Of each curve that is drawn its stage and the number of its points."""
         return self.js("[...widget(values[0]).querySelectorAll('path[data-stage]')].map(path => `${path.dataset.stage} ${path.getAttribute('d').match(/[ML]/g)?.length}`)", name)
+
+    def shown(self):
+        """What the nodes show of a run: both charts and the line on the Circulation node."""
+        return self.lines("StabilityProbe"), self.lines("StabilityReadout"), self.text("CirculationControl")
 
     def menu(self, name, item, root=False):
         self.js("app.collectNodeMenuItems(node(values[0], values[2])).find(item => item?.content === values[1]).callback()", name, item, root)
