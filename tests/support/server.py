@@ -96,7 +96,7 @@ def open_workflow(page, workflow, without_files=False):
     page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow')", workflow)
     wrong = "!LiteGraph.registered_node_types[node.type]" + ("" if without_files else " || node.has_errors")
     missing = page.evaluate(f"app.graph.nodes.filter(node => {wrong}).map(node => node.type)")
-    page.wait_for_timeout(1000)
+    page.wait_for_timeout(300)
     assert not missing, missing
     return prompt_of(page)
 
