@@ -78,7 +78,9 @@ function addWidget(node, name, element, least, fixed = false) {
     };
     const widget = node.addDOMWidget(name, `circulation_${name}`, element, options);
     widget.serialize = false; // nor in the workflow
-    if (fixed) {
+    if (!fixed) {
+        element.classList.add("widget-expands"); // in Nodes 2.0 of older front ends
+    } else {
         widget.computeLayoutSize = undefined;
         widget.computeSize = (width) => [width ?? 0, least + 2 * MARGIN];
     }
