@@ -21,7 +21,8 @@ const views = new WeakMap(); // node → its view: {element, redraw(), shows?, s
 const filled = new WeakSet(); // the nodes that show a result
 
 function chart(node) {
-    const chart = new Chart((measure) => node.setProperty(MEASURE, measure));
+    const commands = { s: () => savePicture(node, chart), c: () => copyTable(node, chart) };
+    const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands);
     // below the readout's chart comes its figure, which gets the room
     addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
     const show = (result) => chart.show(result.chart, node.properties[MEASURE]);
@@ -136,8 +137,18 @@ function redraw() {
     for (const [, node] of everyNode()) views.get(node)?.redraw();
 }
 
-function download(blob, name) {
-    const link = html("a", { href: URL.createObjectURL(blob), download: name });
+async function savePicture(node, chart) {
+    download(await chart.png(), node, "png");
+}
+
+/** A page that is not on this machine has a clipboard only with https. */
+async function copyTable(node, chart) {
+    if (navigator.clipboard) await navigator.clipboard.writeText(chart.csv());
+    else download(new Blob([chart.csv()], { type: "text/csv" }), node, "csv");
+}
+
+function download(blob, node, ending) {
+    const link = html("a", { href: URL.createObjectURL(blob), download: `${node.title.replace(/[^\w-]+/g, "-")}.${ending}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
@@ -177,15 +188,9 @@ app.registerExtension({
     getNodeMenuItems(node) {
         const chart = views.get(node)?.chart;
         if (!chart?.points.length) return [];
-        const name = node.title.replace(/[^\w-]+/g, "-");
         return [
-            { content: "Save chart as PNG", callback: async () => download(await chart.png(), `${name}.png`) },
-            {
-                content: "Copy chart as CSV",
-                callback: () =>
-                    // a page that is not on this machine has a clipboard only with https
-                    navigator.clipboard?.writeText(chart.csv()) ?? download(new Blob([chart.csv()], { type: "text/csv" }), `${name}.csv`),
-            },
+            { content: "Save chart as PNG", callback: () => savePicture(node, chart) },
+            { content: "Copy chart as CSV", callback: () => copyTable(node, chart) },
         ];
     },
 });

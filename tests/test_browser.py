@@ -30,7 +30,8 @@ def server(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
 def page(request, server):
-    with front_end(server, Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False) as page:
+    settings = dict(Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False, Comfy_RightSidePanel_IsOpen=False)
+    with front_end(server, **settings) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield page
 
@@ -49,6 +50,17 @@ def scheduled(seed=None, steps=4, size=64):
     graph["nodes"].append({**table, "inputs": [{"name": "source", "type": "*", "link": 99}]})
     graph["links"].append([99, readout["id"], 3, 99, 0, "STRING"])
     return graph
+
+
+def only(graph, *types):
+    """The graph with no other nodes than these, and without links."""
+    kept = [node for node in graph["nodes"] if node["type"] in types]
+    for node in kept:
+        for slot in node["inputs"]:
+            slot["link"] = None
+        for slot in node["outputs"]:
+            slot["links"] = None
+    return {**graph, "nodes": kept, "links": []}
 
 
 # --- workflows
@@ -268,9 +280,9 @@ ONES = [[1] * 12 for _ in range(8)]
 @pytest.fixture
 def painter(screen, page):
     """A new Circulation Schedule in the middle of an empty graph."""
-    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}, settle=400)
     page.evaluate("() => { const node = LiteGraph.createNode('CirculationSchedule'); node.pos = [100, 100]; app.graph.add(node); }")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(300)
     screen.look_at("CirculationSchedule")
     screen.snapshot()
     return screen
@@ -416,14 +428,49 @@ def test_text_and_lines_stand_out(run, screen, page, palette):
     screen.palette("dark")
 
 
-@pytest.mark.parametrize("zoom", [1, 2])
-def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, zoom):
+@pytest.mark.parametrize("scale", [1, 2])
+def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, scale):
     screen.load(scheduled(), settle=300)
     for name in ("CirculationSchedule", "StabilityProbe", "CirculationControl"):
         for width, height in ((210, 10), (420, 500), (900, 700)):
             screen.js("(n => n.setSize([values[1], Math.max(values[2], n.computeSize()[1])]))(node(values[0]))", name, width, height)
-            screen.look_at(name, zoom)
+            screen.look_at(name, scale)
             assert screen.overflowing(name) == [], (name, width)
+
+
+def test_a_page_at_200_percent_clips_nothing_and_is_painted(painter, page):
+    with painter.zoomed(2):
+        painter.brush("0")
+        painter.drag((0, 3), (1, 3))
+        assert grid(painter) == painted((0, 3), (1, 3))
+        painter.load(scheduled(), settle=300)
+        for name in ("CirculationSchedule", "StabilityProbe", "CirculationControl"):
+            painter.look_at(name)
+            assert painter.overflowing(name) == [], name
+
+
+def test_the_keyboard_alone_reaches_all_and_uses_it(run, screen, page):
+    screen.load(only(scheduled(), "CirculationSchedule", "StabilityProbe"))
+    screen.look_at("CirculationSchedule", 0.5)
+    page.evaluate("() => document.activeElement?.blur?.()")
+    wanted = {"painter 0", "painter 2", "painter Fill the grid", "painter columns", "painter svg", "chart Measure", "chart svg"}
+    reached = []
+    for _ in range(250):
+        page.keyboard.press("Tab")
+        reached.append(screen.focused())
+        if wanted <= set(reached) and reached[-1] == "chart svg":
+            break
+    assert wanted <= set(reached), reached
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename.endswith(".png")
+    page.keyboard.press("Home")
+    assert screen.text("StabilityProbe", ".legend").startswith("step 1 of")
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.keyboard.press("c")
+    page.wait_for_timeout(100)
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied and copied == screen.csv("StabilityProbe")
 
 
 def test_a_thousand_steps_leave_nothing_behind(run, screen, page):
@@ -435,7 +482,21 @@ def test_a_thousand_steps_leave_nothing_behind(run, screen, page):
     assert used[2]["stored"] < 400_000
 
 
-def test_nothing_moves_by_itself(screen):
+def test_nothing_moves_by_itself(run, screen, page):
     """With nothing animated there is nothing to leave out for those who ask for reduced motion."""
+    page.emulate_media(reduced_motion="reduce")
+    screen.load(scheduled())
+    assert screen.moving() == []
+    page.emulate_media(reduced_motion="no-preference")
+    assert screen.moving() == []
+
+
+def test_the_help_page_opens_with_its_picture(screen, page):
     screen.load(scheduled(), settle=300)
-    assert screen.page.evaluate("[...document.querySelectorAll('.circulation, .circulation *')].filter(e => getComputedStyle(e).animationName !== 'none' || parseFloat(getComputedStyle(e).transitionDuration) > 0).length") == 0
+    screen.look_at("StabilityProbe")
+    screen.js("app.canvas.selectItems([node('StabilityProbe')])")
+    page.get_by_test_id("info-button").click()
+    page.wait_for_function("[...document.images].some(image => image.src.endsWith('/docs/StabilityProbe.png') && image.naturalWidth)")
+    assert page.locator("h1", has_text="Stability Probe").is_visible()
+    assert page.locator("table", has_text="every_n_steps").is_visible()
+    assert page.locator("h2", has_text="Two recipes").count() == 1

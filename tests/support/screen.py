@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import time
+from contextlib import contextmanager
 
 NODE = """const find = (graph, name) => graph.nodes.find(node => node.type === name);
 const node = (name, root) => find(root ? app.rootGraph : app.canvas.graph, name);
@@ -52,7 +53,7 @@ class Screen:
             " ds.offset[0] = 150 / ds.scale - pos[0]; ds.offset[1] = 180 / ds.scale - pos[1]; app.canvas.setDirty(true, true); })()",
             name, scale,
         )  # fmt: skip
-        self.page.wait_for_timeout(400)
+        self.page.wait_for_timeout(250)
 
     def frame(self, types):
         """Brings all nodes of these types on the screen, and gives the part of it where they are."""
@@ -236,7 +237,7 @@ class Screen:
         """From the middle of one cell to the middle of another; −1 stands for the bars."""
         box, before = self.plot("CirculationSchedule").bounding_box(), None
         while box != before:  # older front ends lay nodes out anew a moment after they were touched
-            self.page.wait_for_timeout(250)
+            self.page.wait_for_timeout(150)
             box, before = self.plot("CirculationSchedule").bounding_box(), box
         value = json.loads(self.value("CirculationSchedule", "grid"))["grid"]
 
@@ -262,10 +263,50 @@ class Screen:
         for _ in range(40):
             self.page.wait_for_timeout(100)
             if until():
-                return
+                return self.page.wait_for_timeout(500)  # till ComfyUI has done with it too
         raise AssertionError(f"{keys} did not do it")
 
     # --- looks
+
+    @contextmanager
+    def zoomed(self, factor):
+        """The page as with the browser's own zoom: so many times fewer pixels of CSS in the same window."""
+        size = self.page.viewport_size
+        session = self.page.context.new_cdp_session(self.page)
+        metrics = {name: value // factor for name, value in size.items()}
+        session.send("Emulation.setDeviceMetricsOverride", dict(metrics, deviceScaleFactor=factor, mobile=False))
+        self.page.wait_for_timeout(500)
+        try:
+            yield
+            assert self.page.evaluate("[innerWidth, devicePixelRatio]") == [metrics["width"], factor]
+        finally:
+            session.detach()
+            self.page.set_viewport_size(dict(size, width=size["width"] + 1))
+            self.page.set_viewport_size(size)
+
+    def focused(self):
+        """What of ours has the focus: widget and name."""
+        return self.page.evaluate("""() => {
+            const element = document.activeElement;
+            const [, kind] = element?.closest(".circulation")?.classList ?? [];
+            return kind ? `${kind} ${element.localName === "svg" ? "svg" : element.getAttribute("aria-label") ?? element.textContent}` : "";
+        }""")
+
+    def moving(self):
+        """What of ours is animated, or changes while nobody does anything."""
+        return self.page.evaluate("""async () => {
+            const ours = [...document.querySelectorAll(".circulation, .circulation *")];
+            const animated = element => {
+                const { animationName, transitionDuration } = getComputedStyle(element);
+                return animationName !== "none" || parseFloat(transitionDuration) > 0 || element.getAnimations().length;
+            };
+            const found = ours.filter(animated).map(element => element.outerHTML.slice(0, 100));
+            const observer = new MutationObserver(changes => found.push(...changes.map(({ type, target }) => `${type} ${target.outerHTML.slice(0, 100)}`)));
+            for (const element of ours) observer.observe(element, { attributes: true, childList: true });
+            await new Promise(resolve => setTimeout(resolve, 400));
+            observer.disconnect();
+            return found;
+        }""")
 
     def contrasts(self):
         """The contrast, as WCAG 2.2 defines it, of each colour of text, and of each of lines, to its background."""
