@@ -15,7 +15,7 @@ from support.server import ROOT, front_end, open_workflow, prompt_of, started, w
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 RUN_HERE = ["circulation-basic", "circulation-schedule", "stability-readout", "baseline-vs-circulation"]  # the others' models are too large
 GOLDEN = ROOT / "tests" / "golden"
-SAVED = sorted(GOLDEN.glob("saved-by-*.json"))  # all nodes, other values than the defaults, from the front end of that number
+SAVED = sorted(GOLDEN.glob("saved-by-*.json"))  # all nodes with other values than the defaults, from front ends 1.32.9 and 1.58.1
 STEPS = 20  # of the run that is watched
 
 seeds = itertools.count()
@@ -218,7 +218,7 @@ def test_charts_outlive_the_other_renderer_and_other_workflows(run, screen):
 
 
 def test_a_run_goes_on_in_its_own_workflow_and_after_a_reload(run, screen):
-    screen.load(scheduled(steps=100, size=192))
+    screen.load(scheduled(steps=400, size=128))
     _, *of_the_end = screen.shown()
     screen.queue()
     screen.until("StabilityProbe", lambda step: 1 < step < STEPS)
