@@ -19,6 +19,7 @@ const widgets = {
 
 const views = new WeakMap(); // node → its view: {element, redraw(), shows?, show(result)?, chart?}; `shows` names what it shows of a result
 const filled = new WeakSet(); // the nodes that show a result
+let following = null;
 
 function chart(node) {
     const commands = { s: () => savePicture(node, chart), c: () => copyTable(node, chart) };
@@ -110,6 +111,7 @@ function fill(node, result) {
 
 /** A node that was put into a subgraph is another one there, under the same number: it takes its result along. */
 function follow() {
+    following = null;
     const nodes = [...everyNode()];
     const left = results().filter(([id]) => !nodes.some(([found]) => found === id));
     const number = (id) => id.slice(id.lastIndexOf(":") + 1);
@@ -167,7 +169,7 @@ app.registerExtension({
         const add = widgets[node.comfyClass];
         if (!add) return;
         views.set(node, add(node));
-        setTimeout(follow);
+        following ??= setTimeout(follow);
     },
 
     /** A workflow was loaded: opened, come back to, or an undone state of it. */
