@@ -3,15 +3,16 @@
 // Data is {steps, measures: [name], points: [{step, sigma, stages: {name: [value or null, for each measure]}}]}.
 // Drawn as SVG, which stays sharp at any zoom.
 
-import { colour, html, onceAFrame, svg, theme } from "./theme.js";
+import { colour, holdPresses, html, onceAFrame, svg, theme } from "./theme.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
 const FONT = "11px sans-serif";
 
 export class Chart {
-    /** `remember(measure)` is called when the user chooses another measure. */
-    constructor(remember = () => {}) {
+    /** `remember(measure)` is called when the user chooses another measure; `commands` are further keys: {key: action}. */
+    constructor(remember = () => {}, commands = {}) {
+        this.commands = commands;
         this.draw = onceAFrame(() => this.drawNow());
         this.data = null;
         this.measure = 0;
@@ -30,7 +31,7 @@ export class Chart {
             html("div", { class: "head" }, this.choice, this.legend),
             html("div", { class: "plot" }, this.plot),
         );
-        this.element.addEventListener("pointerdown", (event) => event.stopPropagation());
+        holdPresses(this.element);
         this.plot.addEventListener("pointermove", (event) => this.point(this.under(event)));
         this.plot.addEventListener("pointerleave", () => this.point(null));
         this.plot.addEventListener("blur", () => this.point(null));
@@ -103,12 +104,15 @@ export class Chart {
     }
 
     key(event) {
+        if (!this.points.length || event.ctrlKey || event.metaKey || event.altKey) return;
         const last = this.points.length - 1;
         const now = this.at ?? last;
         const to = { ArrowLeft: now - 1, ArrowRight: now + 1, Home: 0, End: last }[event.key];
-        if (to === undefined) return;
+        const command = this.commands[event.key.toLowerCase()];
+        if (to === undefined && !command) return;
         event.preventDefault();
         event.stopPropagation();
+        if (command) return command();
         this.legend.setAttribute("aria-live", "polite");
         this.point(Math.min(Math.max(to, 0), last));
     }
@@ -116,7 +120,7 @@ export class Chart {
     words() {
         if (!this.points.length) return "Stability chart. Nothing measured yet.";
         const ends = this.lines.map(([stage, values]) => `${stage} from ${number(values[0])} to ${number(values.at(-1))}`);
-        return `${this.data.measures[this.measure]} over ${this.points.length} steps: ${ends.join(", ")}. Arrow keys read the values.`;
+        return `${this.data.measures[this.measure]} over ${this.points.length} steps: ${ends.join(", ")}. Arrow keys read the values, S saves the chart, C copies its table.`;
     }
 
     csv() {

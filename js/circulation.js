@@ -3,7 +3,7 @@
 import { app } from "../../scripts/app.js";
 import { Chart } from "./chart.js";
 import { Painter } from "./painter.js";
-import { listen, results } from "./results.js";
+import { keep, listen, results } from "./results.js";
 import { colour, html, theme } from "./theme.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
@@ -17,13 +17,17 @@ const widgets = {
     CirculationSchedule: painter,
 };
 
-const views = new WeakMap(); // node → its view: {element, redraw(), show(result)?, chart?}
+const views = new WeakMap(); // node → its view: {element, redraw(), shows?, show(result)?, chart?}; `shows` names what it shows of a result
+const filled = new WeakSet(); // the nodes that show a result
+let following = null;
 
 function chart(node) {
-    const chart = new Chart((measure) => node.setProperty(MEASURE, measure));
+    const commands = { s: () => savePicture(node, chart), c: () => copyTable(node, chart) };
+    const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands);
     // below the readout's chart comes its figure, which gets the room
     addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
-    return { chart, element: chart.element, show: (result) => chart.show(result.chart, node.properties[MEASURE]), redraw: () => chart.draw() };
+    const show = (result) => chart.show(result.chart, node.properties[MEASURE]);
+    return { chart, element: chart.element, shows: "chart", show, redraw: () => chart.draw() };
 }
 
 function status(node) {
@@ -35,7 +39,7 @@ function status(node) {
     const show = ({ text }) => {
         line.textContent = element.title = text;
     };
-    return { element, show, redraw };
+    return { element, shows: "text", show, redraw };
 }
 
 function painter(node) {
@@ -76,7 +80,9 @@ function addWidget(node, name, element, least, fixed = false) {
     };
     const widget = node.addDOMWidget(name, `circulation_${name}`, element, options);
     widget.serialize = false; // nor in the workflow
-    if (fixed) {
+    if (!fixed) {
+        element.classList.add("widget-expands"); // in Nodes 2.0 of older front ends
+    } else {
         widget.computeLayoutSize = undefined;
         widget.computeSize = (width) => [width ?? 0, least + 2 * MARGIN];
     }
@@ -92,7 +98,29 @@ function* everyNode(graph = app.rootGraph, before = "") {
 
 function show(id, result) {
     for (const [found, node] of everyNode()) {
-        if (found === id) views.get(node)?.show?.(result);
+        if (found === id) fill(node, result);
+    }
+}
+
+function fill(node, result) {
+    const view = views.get(node);
+    if (!view?.show || !(view.shows in result)) return;
+    view.show(result);
+    filled.add(node);
+}
+
+/** A node that was put into a subgraph is another one there, under the same number: it takes its result along. */
+function follow() {
+    following = null;
+    const nodes = [...everyNode()];
+    const left = results().filter(([id]) => !nodes.some(([found]) => found === id));
+    const number = (id) => id.slice(id.lastIndexOf(":") + 1);
+    for (const [id, node] of nodes) {
+        if (filled.has(node)) continue;
+        const [, result] = left.find(([old, result]) => number(old) === number(id) && views.get(node)?.shows in result) ?? [];
+        if (!result) continue;
+        fill(node, result);
+        keep(id, result);
     }
 }
 
@@ -111,8 +139,18 @@ function redraw() {
     for (const [, node] of everyNode()) views.get(node)?.redraw();
 }
 
-function download(blob, name) {
-    const link = html("a", { href: URL.createObjectURL(blob), download: name });
+async function savePicture(node, chart) {
+    download(await chart.png(), node, "png");
+}
+
+/** A page that is not on this machine has a clipboard only with https. */
+async function copyTable(node, chart) {
+    if (navigator.clipboard) await navigator.clipboard.writeText(chart.csv());
+    else download(new Blob([chart.csv()], { type: "text/csv" }), node, "csv");
+}
+
+function download(blob, node, ending) {
+    const link = html("a", { href: URL.createObjectURL(blob), download: `${node.title.replace(/[^\w-]+/g, "-")}.${ending}` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
@@ -129,7 +167,9 @@ app.registerExtension({
 
     nodeCreated(node) {
         const add = widgets[node.comfyClass];
-        if (add) views.set(node, add(node));
+        if (!add) return;
+        views.set(node, add(node));
+        following ??= setTimeout(follow);
     },
 
     /** A workflow was loaded: opened, come back to, or an undone state of it. */
@@ -143,22 +183,16 @@ app.registerExtension({
         for (const [, node] of everyNode()) {
             const id = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
             const chart = outputs[id]?.stability?.[0];
-            if (chart) views.get(node)?.show?.({ chart });
+            if (chart) fill(node, { chart });
         }
     },
 
     getNodeMenuItems(node) {
         const chart = views.get(node)?.chart;
         if (!chart?.points.length) return [];
-        const name = node.title.replace(/[^\w-]+/g, "-");
         return [
-            { content: "Save chart as PNG", callback: async () => download(await chart.png(), `${name}.png`) },
-            {
-                content: "Copy chart as CSV",
-                callback: () =>
-                    // a page that is not on this machine has a clipboard only with https
-                    navigator.clipboard?.writeText(chart.csv()) ?? download(new Blob([chart.csv()], { type: "text/csv" }), `${name}.csv`),
-            },
+            { content: "Save chart as PNG", callback: () => savePicture(node, chart) },
+            { content: "Copy chart as CSV", callback: () => copyTable(node, chart) },
         ];
     },
 });

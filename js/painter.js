@@ -3,7 +3,7 @@
 // Rows are the depth of the model, first blocks at the top; columns are the sampling, its start at the left. A cell is a
 // factor on (alpha − 1), from 0 to 2. While a stroke goes on, cells are drawn only; when it ends, the text is written.
 
-import { colour, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
+import { colour, holdPresses, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
 
 const MOST = { rows: 32, columns: 64 };
 const BRUSHES = [0, 0.5, 1, 1.5, 2];
@@ -54,7 +54,7 @@ export class Painter {
             html("div", { class: "plot" }, this.canvas),
             this.note,
         );
-        this.element.addEventListener("pointerdown", (event) => event.stopPropagation());
+        holdPresses(this.element);
         this.element.addEventListener("keydown", (event) => event.target === this.canvas || event.stopPropagation());
         this.canvas.addEventListener("pointerdown", (event) => this.begin(event));
         this.canvas.addEventListener("pointermove", (event) => this.move(event));

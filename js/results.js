@@ -1,6 +1,5 @@
 // What came of the runs, by graph and node: kept for this browser tab, so that it is there again after another workflow
-// was looked at and after a reload. Events name the prompt that they belong to, and the server's queue says from which
-// graph it came: the graph on the screen may be another one by then.
+// was looked at and after a reload. Our events name the graph that they belong to: the one on the screen may be another by then.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -11,23 +10,37 @@ const MOST_RESULTS = 60;
 
 const fresh = new Map(); // key → result, not yet written
 let timer = null;
-let latest = { prompt: null, graph: null };
 
 /** Listens to the server. `changed(node, result)` is called with each new result of the graph on the screen. */
 export function listen(changed) {
-    const keep = async (prompt, node, update) => {
-        const key = `${await graphOf(prompt)}/${node}`;
+    const graphs = { prompt: null, graph: null }; // of the prompt that was heard of last
+    const keep = (graph, node, update) => {
+        const key = `${graph}/${node}`;
         const result = update(read(key));
-        fresh.set(key, result);
-        timer ??= setTimeout(write, 500);
-        if (key.startsWith(`${app.rootGraph.id}/`)) changed(node, result);
+        put(key, result);
+        if (graph === app.rootGraph.id) changed(node, result);
     };
-    api.addEventListener("circulation.stability", ({ detail }) => keep(detail.prompt, detail.node, (old) => grown(old, detail)));
-    api.addEventListener("circulation.status", ({ detail }) => keep(detail.prompt, detail.node, () => ({ text: detail.text })));
-    api.addEventListener("executed", ({ detail }) => {
+    const hear = (event, update) =>
+        api.addEventListener(event, ({ detail }) => {
+            // a prompt that was queued without its workflow is taken for the graph on the screen
+            const graph = detail.graph ?? app.rootGraph.id;
+            Object.assign(graphs, { prompt: detail.prompt, graph });
+            keep(graph, detail.node, (old) => update(old, detail));
+        });
+    hear("circulation.stability", grown);
+    hear("circulation.status", (_, { text }) => ({ text }));
+    api.addEventListener("executed", async ({ detail }) => {
         const chart = detail.output?.stability?.[0];
-        if (chart) keep(detail.prompt_id, detail.display_node ?? detail.node, () => ({ chart }));
+        if (!chart) return;
+        const graph = graphs.prompt === detail.prompt_id ? graphs.graph : await graphOf(detail.prompt_id);
+        keep(graph, detail.display_node ?? detail.node, () => ({ chart }));
     });
+    addEventListener("pagehide", write);
+}
+
+/** Keeps a result of the graph on the screen under another node. */
+export function keep(node, result) {
+    put(`${app.rootGraph.id}/${node}`, result);
 }
 
 /** The results of the graph on the screen: [node, result] of each. */
@@ -45,12 +58,8 @@ function grown(old, { prompt, steps, measures, step, sigma, stages }) {
     return { prompt, chart: { steps, measures, points } };
 }
 
+/** ComfyUI's own events do not name the graph, but its queue and its history do. */
 async function graphOf(prompt) {
-    if (latest.prompt !== prompt) latest = { prompt, graph: askForGraph(prompt) };
-    return latest.graph;
-}
-
-async function askForGraph(prompt) {
     const now = app.rootGraph.id;
     try {
         const { queue_running: running } = await (await api.fetchApi("/queue")).json();
@@ -59,6 +68,11 @@ async function askForGraph(prompt) {
     } catch {
         return now;
     }
+}
+
+function put(key, result) {
+    fresh.set(key, result);
+    timer ??= setTimeout(write, 500);
 }
 
 function read(key) {

@@ -105,3 +105,17 @@ export function onceAFrame(action) {
         });
     };
 }
+
+/** Keeps presses that begin in the element from the node below, which Nodes 2.0 would drag or select by the moves that follow. */
+export function holdPresses(element) {
+    let held = false;
+    const release = () => setTimeout(() => (held = false)); // when the element has heard of it too
+    element.addEventListener("pointerdown", (event) => {
+        event.stopPropagation();
+        held = true;
+        for (const end of ["pointerup", "pointercancel"]) addEventListener(end, release, { capture: true, once: true });
+    });
+    for (const name of ["pointermove", "pointerup", "pointercancel"]) {
+        element.addEventListener(name, (event) => held && event.stopPropagation());
+    }
+}

@@ -10,11 +10,13 @@ import statistics
 import pytest
 from support import front_ends
 from support.screen import Screen, small_graph
-from support.server import front_end, open_workflow, prompt_of, started, workflow
+from support.server import ROOT, front_end, open_workflow, prompt_of, started, workflow
 
-WORKFLOWS = ["circulation-basic", "circulation-schedule", "stability-readout", "baseline-vs-circulation"]
-OURS = ("Circulation", "Stability")
-STEPS = 12  # of the run that is watched
+WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
+RUN_HERE = ["circulation-basic", "circulation-schedule", "stability-readout", "baseline-vs-circulation"]  # the others' models are too large
+GOLDEN = ROOT / "tests" / "golden"
+SAVED = sorted(GOLDEN.glob("saved-by-*.json"))  # all nodes with other values than the defaults, from front ends 1.32.9 and 1.58.1
+STEPS = 20  # of the run that is watched
 
 seeds = itertools.count()
 
@@ -28,7 +30,8 @@ def server(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
 def page(request, server):
-    with front_end(server, Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False) as page:
+    settings = dict(Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False, Comfy_RightSidePanel_IsOpen=False)
+    with front_end(server, **settings) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield page
 
@@ -49,16 +52,27 @@ def scheduled(seed=None, steps=4, size=64):
     return graph
 
 
+def only(graph, *types):
+    """The graph with no other nodes than these, and without links."""
+    kept = [node for node in graph["nodes"] if node["type"] in types]
+    for node in kept:
+        for slot in node["inputs"]:
+            slot["link"] = None
+        for slot in node["outputs"]:
+            slot["links"] = None
+    return {**graph, "nodes": kept, "links": []}
+
+
 # --- workflows
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_loads_with_the_values_it_was_saved_with(server, page, name):
     saved = workflow(name)
-    prompt = open_workflow(page, saved)
+    prompt = open_workflow(page, saved, without_files=name not in RUN_HERE)
     types = server.object_info()
     for node in saved["nodes"]:
-        if not node["type"].startswith(OURS):
+        if types.get(node["type"], {}).get("category") != "circulation":
             continue
         info = types[node["type"]]["input"]
         linked = {item["name"] for item in node.get("inputs", [])}
@@ -66,6 +80,18 @@ def test_a_workflow_loads_with_the_values_it_was_saved_with(server, page, name):
         inputs = prompt[str(node["id"])]["inputs"]
         values = node.get("widgets_values") or []
         assert {name: inputs[name] for name in names[: len(values)]} == dict(zip(names, values))
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_what_this_version_saved_comes_back_whole(screen, path):
+    """Into the same places of the file, and into the same prompt."""
+    saved, prompt = json.loads(path.read_text()), json.loads((GOLDEN / "saved-prompt.json").read_text())
+    for _ in range(2):
+        screen.load(saved, settle=300)
+        assert {id: node["inputs"] for id, node in screen.prompt().items()} == prompt
+        again = screen.saved()
+        assert [node.get("widgets_values") or [] for node in again["nodes"]] == [node.get("widgets_values") or [] for node in saved["nodes"]]
+        saved = again
 
 
 def test_help_pages_and_translations_are_served(server, page):
@@ -85,17 +111,16 @@ def test_help_pages_and_translations_are_served(server, page):
 def run(page):
     """A run that was watched: what could be seen before, during and after it, and what the nodes put out."""
     screen = Screen(page)
-    screen.load(scheduled(steps=STEPS, size=192))
+    screen.load(scheduled(steps=STEPS, size=128))
     screen.look_at("StabilityProbe")
     seen = {"before": screen.plot("StabilityProbe").screenshot()}
     screen.watch("StabilityProbe")
     screen.queue()
-    page.wait_for_function("element => /step ([2-9]|1.) of/.test(element.querySelector('.legend').textContent)", arg=screen.widget("StabilityProbe"))
+    screen.until("StabilityProbe", lambda step: 1 < step < STEPS)
     seen["during"] = screen.plot("StabilityProbe").screenshot()
     outputs = screen.finished()
-    page.wait_for_function("element => element.querySelector('.legend').textContent.includes('step 12 of')", arg=screen.widget("StabilityProbe"))
     page.wait_for_timeout(200)
-    seen["steps"] = page.evaluate("[...window.watched]")
+    seen["steps"] = screen.watched()
     seen["after"] = screen.plot("StabilityProbe").screenshot()
     return {**seen, "outputs": outputs, "chart": screen.csv("StabilityProbe"), "readout": screen.csv("StabilityReadout")}
 
@@ -115,18 +140,10 @@ def shown(text):
     return {(int(row["step"]), row["stage"]): [float(value) for value in list(row.values())[3:]] for row in rows}
 
 
-def steps_seen(run):
-    return [int(text.split()[1]) for text in run["steps"] if text.startswith("step")]
-
-
-def test_the_chart_is_drawn_to_the_last_step(run):
-    assert run["before"] != run["during"] and run["before"] != run["after"]
-    assert steps_seen(run) == sorted(steps_seen(run)) and steps_seen(run)[-1] == STEPS
-
-
-@pytest.mark.xfail(reason="on few cores the page may come to draw only after so short a run has ended", strict=False)
 def test_the_chart_is_drawn_while_the_sampler_runs(run):
-    assert len(steps_seen(run)) > 2
+    assert run["before"] != run["during"] != run["after"]
+    assert run["steps"] == sorted(run["steps"]) and run["steps"][-1] == STEPS
+    assert len(run["steps"]) > STEPS / 3  # a page that is slow may draw some of them together
 
 
 def test_the_charts_show_what_the_record_holds(run):
@@ -140,7 +157,7 @@ def test_the_charts_show_what_the_record_holds(run):
 
 
 def test_the_circulation_node_says_what_came_of_it(run, screen):
-    assert screen.text("CirculationControl") == "6 of 6 blocks hit, steps 1 to 9 of 12, positive and negative."
+    assert screen.text("CirculationControl") == "6 of 6 blocks hit, steps 1 to 15 of 20, positive and negative."
 
 
 def test_a_run_from_the_cache_leaves_the_charts(run, screen):
@@ -154,16 +171,16 @@ def test_pointer_and_keys_read_values(run, screen, page):
     plot = screen.plot("StabilityProbe")
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 30)
-    assert screen.text("StabilityProbe", ".legend").startswith("step 12 of 12")
+    assert screen.text("StabilityProbe", ".legend").startswith(f"step {STEPS} of {STEPS}")
     page.mouse.move(box["x"] + 48, box["y"] + 30)
     first = screen.text("StabilityProbe", ".legend")
-    assert first.startswith("step 1 of 12")
+    assert first.startswith(f"step 1 of {STEPS}")
     page.mouse.move(5, 5)
     plot.focus()
     page.keyboard.press("Home")
     assert screen.text("StabilityProbe", ".legend") == first
     page.keyboard.press("ArrowRight")
-    assert screen.text("StabilityProbe", ".legend").startswith("step 2 of 12")
+    assert screen.text("StabilityProbe", ".legend").startswith(f"step 2 of {STEPS}")
     plot.evaluate("plot => plot.blur()")
 
 
@@ -187,38 +204,57 @@ def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
     assert re.match(r"1,[\d.]+,input,-?[\d.]+", first)
 
 
-def test_charts_outlive_the_other_renderer_other_workflows_and_a_reload(run, screen, page):
-    lines = screen.lines("StabilityProbe"), screen.lines("StabilityReadout"), screen.text("CirculationControl")
-    assert all(lines)
-
-    def now():
-        return screen.lines("StabilityProbe"), screen.lines("StabilityReadout"), screen.text("CirculationControl")
-
+def test_charts_outlive_the_other_renderer_and_other_workflows(run, screen):
+    shown = screen.shown()
+    assert all(shown)
     for _ in range(2):
         screen.toggle_renderer()
         screen.look_at("StabilityProbe")
-        assert now() == lines and screen.plot("StabilityProbe").bounding_box()["height"] > 50
+        assert screen.shown() == shown and screen.plot("StabilityProbe").bounding_box()["height"] > 50
     screen.elsewhere(workflow("stability-readout"))
     assert not screen.lines("StabilityProbe")
     screen.back()
-    assert now() == lines
+    assert screen.shown() == shown
+
+
+def test_a_run_goes_on_in_its_own_workflow_and_after_a_reload(run, screen):
+    screen.load(scheduled(steps=400, size=128))
+    _, *of_the_end = screen.shown()
+    screen.queue()
+    screen.until("StabilityProbe", lambda step: 1 < step < STEPS)
+    screen.elsewhere({**scheduled(), "id": "c0ffee00-0000-4000-8000-000000000000"})  # the same nodes under the same ids
+    assert not screen.lines("StabilityProbe")
+    screen.back()
+    seen = screen.step("StabilityProbe")
+    assert seen > 1
     screen.reload()
-    assert now() == lines
+    _, *now = screen.shown()
+    assert now == of_the_end  # of the run before
+    assert screen.step("StabilityProbe") >= seen
+    screen.until("StabilityProbe", lambda step: step > seen)
+    screen.interrupt()
+    assert screen.text("CirculationControl").startswith("Stopped early.")
 
 
-def test_a_chart_in_a_subgraph_follows_its_run(screen, page):
+def test_a_chart_goes_into_a_subgraph_and_follows_its_run_there(run, screen, page):
     screen.load(scheduled())
+    probe, _, status = screen.shown()
     page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => ['KSampler', 'StabilityProbe', 'CirculationControl'].includes(n.type)))); }")
+    for again in (False, True):
+        if again:
+            screen.load(screen.saved())
+        screen.enter()
+        assert (screen.lines("StabilityProbe"), screen.text("CirculationControl")) == (probe, status)
+        screen.leave()
     screen.queue()
     outputs = screen.finished()
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
-    page.wait_for_timeout(600)
+    screen.enter()
     screen.look_at("StabilityProbe")
     assert screen.plot("StabilityProbe").bounding_box()["height"] > 50
     assert shown(screen.csv("StabilityProbe")) == shown(screen.csv("StabilityReadout", root=True))
     assert shown(screen.csv("StabilityProbe")).keys() == means(outputs["99"]["text"][0]).keys()
     assert "blocks hit" in screen.text("CirculationControl")
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    screen.leave()
 
 
 def test_the_same_prompt_without_a_browser_gives_the_same_image(server, screen):
@@ -244,9 +280,9 @@ ONES = [[1] * 12 for _ in range(8)]
 @pytest.fixture
 def painter(screen, page):
     """A new Circulation Schedule in the middle of an empty graph."""
-    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}, settle=400)
     page.evaluate("() => { const node = LiteGraph.createNode('CirculationSchedule'); node.pos = [100, 100]; app.graph.add(node); }")
-    page.wait_for_timeout(500)
+    page.wait_for_timeout(300)
     screen.look_at("CirculationSchedule")
     screen.snapshot()
     return screen
@@ -263,10 +299,7 @@ def painted(*places, value=0, on=ONES):
     return rows
 
 
-def test_the_mouse_paints_and_the_value_is_saved(painter, page, request):
-    if request.node.callspec.id == "nodes 2.0-1.32.9":
-        request.applymarker(pytest.mark.xfail(reason="there the node moves a few pixels under a stroke with Shift; why is not known"))
-    page.wait_for_timeout(1000)
+def test_the_mouse_paints_and_the_value_is_saved(painter, page):
     position = page.evaluate("[...app.graph.nodes[0].pos, ...app.canvas.ds.offset]")
     painter.brush("0")
     painter.drag((2, 3), (2, 6))
@@ -336,7 +369,7 @@ def test_the_keyboard_paints(painter, page):
 
 
 @pytest.mark.parametrize("by", ["mouse", "preset", "keyboard"])
-def test_comfyui_undoes_a_stroke(painter, page, by):
+def test_comfyui_undoes_a_stroke_and_does_it_again(painter, page, by):
     if by == "mouse":
         painter.brush("0")
         painter.drag((1, 1), (1, 5))
@@ -348,9 +381,10 @@ def test_comfyui_undoes_a_stroke(painter, page, by):
         page.keyboard.press("Delete")
     stroke = grid(painter)
     assert stroke != ONES
-    painter.keys("Control+z", until=lambda: grid(painter) == ONES)
-    painter.look_at("CirculationSchedule")
-    assert painter.cells() == [["1"] * 12] * 8
+    for keys, expected in (("Control+z", ONES), ("Control+y", stroke)):
+        painter.keys(keys, until=lambda: grid(painter) == expected)
+        painter.look_at("CirculationSchedule")
+        assert painter.cells() == [[str(value) for value in row] for row in expected]
 
 
 def test_a_clone_and_a_subgraph_keep_the_grid(painter, page):
@@ -364,11 +398,10 @@ def test_a_clone_and_a_subgraph_keep_the_grid(painter, page):
     page.evaluate("app.graph.remove(app.graph.nodes[1])")
     page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes)); }")
     assert [json.loads(node["inputs"]["grid"])["grid"] for node in painter.prompt().values()] == [stroke]
-    page.evaluate("() => app.canvas.setGraph(app.graph.nodes[0].subgraph)")
-    page.wait_for_timeout(500)
+    painter.enter()
     painter.look_at("CirculationSchedule")
     assert painter.cells()[1][:7] == ["1", "0", "0", "0", "0", "0", "1"]
-    page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+    painter.leave()
 
 
 def test_a_text_that_is_no_grid_is_left_alone_and_refused_at_the_node(painter, page):
@@ -395,14 +428,49 @@ def test_text_and_lines_stand_out(run, screen, page, palette):
     screen.palette("dark")
 
 
-@pytest.mark.parametrize("zoom", [1, 2])
-def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, zoom):
+@pytest.mark.parametrize("scale", [1, 2])
+def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, scale):
     screen.load(scheduled(), settle=300)
     for name in ("CirculationSchedule", "StabilityProbe", "CirculationControl"):
         for width, height in ((210, 10), (420, 500), (900, 700)):
             screen.js("(n => n.setSize([values[1], Math.max(values[2], n.computeSize()[1])]))(node(values[0]))", name, width, height)
-            screen.look_at(name, zoom)
+            screen.look_at(name, scale)
             assert screen.overflowing(name) == [], (name, width)
+
+
+def test_a_page_at_200_percent_clips_nothing_and_is_painted(painter, page):
+    with painter.zoomed(2):
+        painter.brush("0")
+        painter.drag((0, 3), (1, 3))
+        assert grid(painter) == painted((0, 3), (1, 3))
+        painter.load(scheduled(), settle=300)
+        for name in ("CirculationSchedule", "StabilityProbe", "CirculationControl"):
+            painter.look_at(name)
+            assert painter.overflowing(name) == [], name
+
+
+def test_the_keyboard_alone_reaches_all_and_uses_it(run, screen, page):
+    screen.load(only(scheduled(), "CirculationSchedule", "StabilityProbe"))
+    screen.look_at("CirculationSchedule", 0.5)
+    page.evaluate("() => document.activeElement?.blur?.()")
+    wanted = {"painter 0", "painter 2", "painter Fill the grid", "painter columns", "painter svg", "chart Measure", "chart svg"}
+    reached = []
+    for _ in range(250):
+        page.keyboard.press("Tab")
+        reached.append(screen.focused())
+        if wanted <= set(reached) and reached[-1] == "chart svg":
+            break
+    assert wanted <= set(reached), reached
+    with page.expect_download() as download:
+        page.keyboard.press("s")
+    assert download.value.suggested_filename.endswith(".png")
+    page.keyboard.press("Home")
+    assert screen.text("StabilityProbe", ".legend").startswith("step 1 of")
+    page.evaluate("navigator.clipboard.writeText('')")
+    page.keyboard.press("c")
+    page.wait_for_timeout(100)
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied and copied == screen.csv("StabilityProbe")
 
 
 def test_a_thousand_steps_leave_nothing_behind(run, screen, page):
@@ -414,7 +482,21 @@ def test_a_thousand_steps_leave_nothing_behind(run, screen, page):
     assert used[2]["stored"] < 400_000
 
 
-def test_nothing_moves_by_itself(screen):
+def test_nothing_moves_by_itself(run, screen, page):
     """With nothing animated there is nothing to leave out for those who ask for reduced motion."""
+    page.emulate_media(reduced_motion="reduce")
+    screen.load(scheduled())
+    assert screen.moving() == []
+    page.emulate_media(reduced_motion="no-preference")
+    assert screen.moving() == []
+
+
+def test_the_help_page_opens_with_its_picture(screen, page):
     screen.load(scheduled(), settle=300)
-    assert screen.page.evaluate("[...document.querySelectorAll('.circulation, .circulation *')].filter(e => getComputedStyle(e).animationName !== 'none' || parseFloat(getComputedStyle(e).transitionDuration) > 0).length") == 0
+    screen.look_at("StabilityProbe")
+    screen.js("app.canvas.selectItems([node('StabilityProbe')])")
+    page.get_by_test_id("info-button").click()
+    page.wait_for_function("[...document.images].some(image => image.src.endsWith('/docs/StabilityProbe.png') && image.naturalWidth)")
+    assert page.locator("h1", has_text="Stability Probe").is_visible()
+    assert page.locator("table", has_text="every_n_steps").is_visible()
+    assert page.locator("h2", has_text="Two recipes").count() == 1

@@ -123,11 +123,11 @@ class Client:
     async def __aexit__(self, *_):
         await self.session.close()
 
-    async def queue(self, prompt):
-        await asyncio.to_thread(self.server.post, "/prompt", {"prompt": prompt, "client_id": self.id})
+    async def queue(self, prompt, **more):
+        await asyncio.to_thread(self.server.post, "/prompt", {"prompt": prompt, "client_id": self.id, **more})
 
-    async def run(self, prompt):
-        await self.queue(prompt)
+    async def run(self, prompt, **more):
+        await self.queue(prompt, **more)
         return await self.until("execution_success")
 
     async def until(self, event):
@@ -421,6 +421,22 @@ def test_the_tab_that_queued_and_no_other_gets_one_small_event_a_step(server, na
     assert all(len(message.encode()) <= 8000 for message in mine if "circulation.stability" in message)
     assert stability(others) == []
     assert int(table(outputs_in(others))[-1]["evaluation"]) == evaluations
+
+
+@pytest.mark.parametrize("extra, graph", [
+    ({"extra_pnginfo": {"workflow": {"id": "a graph", "nodes": []}}}, "a graph"),
+    ({"extra_pnginfo": {"workflow": {"nodes": []}}}, None),
+    ({"extra_pnginfo": None}, None),
+    ({}, None),
+])  # fmt: skip
+def test_an_event_names_the_graph_that_was_queued(server, extra, graph):
+    prompt = {**MODEL, "probe": probe(str(extra)), "sampler": sampler(1), **readout()}
+
+    async def scenario():
+        async with Client(server, "mine") as mine:
+            return await mine.run(prompt, extra_data=extra)
+
+    assert {event["graph"] for event in stability(asyncio.run(scenario()))} == {graph}
 
 
 def test_what_was_not_measured_is_null_in_events(server):

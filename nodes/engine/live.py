@@ -17,7 +17,17 @@ def tell(event: str, node: str | None, data: dict) -> None:
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if server is not None and server.client_id is not None:
         context = get_executing_context()
-        server.send_sync(event, {"node": node, "prompt": context and context.prompt_id, **data}, server.client_id)
+        prompt = context and context.prompt_id
+        server.send_sync(event, {"node": node, "prompt": prompt, "graph": _graph(server, prompt), **data}, server.client_id)
+
+
+def _graph(server, prompt: str | None) -> str | None:
+    """The id of the workflow that a running prompt was made of; None if it came without one."""
+    running, _ = server.prompt_queue.get_current_queue_volatile()
+    try:
+        return next(extra["extra_pnginfo"]["workflow"]["id"] for _, id, _, extra, *_ in running if id == prompt)
+    except (StopIteration, KeyError, TypeError):
+        return None
 
 
 def teller(node: str | None) -> Callable[[dict], None]:

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import re
+import time
+from contextlib import contextmanager
 
 NODE = """const find = (graph, name) => graph.nodes.find(node => node.type === name);
 const node = (name, root) => find(root ? app.rootGraph : app.canvas.graph, name);
@@ -50,7 +53,7 @@ class Screen:
             " ds.offset[0] = 150 / ds.scale - pos[0]; ds.offset[1] = 180 / ds.scale - pos[1]; app.canvas.setDirty(true, true); })()",
             name, scale,
         )  # fmt: skip
-        self.page.wait_for_timeout(400)
+        self.page.wait_for_timeout(250)
 
     def frame(self, types):
         """Brings all nodes of these types on the screen, and gives the part of it where they are."""
@@ -103,6 +106,14 @@ class Screen:
         self.page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
         self.page.wait_for_timeout(1500)
 
+    def enter(self):
+        """Shows the inside of the subgraph."""
+        self.page.evaluate("() => app.canvas.setGraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
+        self.page.wait_for_timeout(500)
+
+    def leave(self):
+        self.page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
+
     def reload(self):
         self.page.wait_for_timeout(1200)  # a workflow is stored a moment after it changed
         self.page.reload()
@@ -121,6 +132,18 @@ class Screen:
             app.queuePrompt(0, 1);
         }""")
 
+    def step(self, name):
+        """The step that a chart shows; 0 before there is any."""
+        found = re.match(r"step (\d+) of", self.text(name, ".legend"))
+        return int(found[1]) if found else 0
+
+    def until(self, name, good):
+        """Waits until the step that a chart shows is a good one."""
+        end = time.monotonic() + 60
+        while not good(self.step(name)):
+            assert time.monotonic() < end, f"{name} shows {self.text(name, '.legend')!r}"
+            self.page.wait_for_timeout(20)
+
     def watch(self, name):
         """Notes every step that a chart shows."""
         self.js("""(() => {
@@ -129,6 +152,10 @@ class Screen:
             new MutationObserver(() => window.watched.add(legend.firstChild.textContent)).observe(legend, { childList: true });
         })()""", name)
 
+    def watched(self):
+        """The steps that were noted."""
+        return [int(text.split()[1]) for text in self.page.evaluate("[...window.watched]") if text.startswith("step")]
+
     def finished(self):
         """The outputs of the prompt that was queued last."""
         name, detail = self.page.evaluate("window.finished")
@@ -136,6 +163,14 @@ class Screen:
         self.page.wait_for_timeout(300)
         history = self.page.evaluate("async id => (await fetch(`/history/${id}`)).json()", detail["prompt_id"])
         return history[detail["prompt_id"]]["outputs"]
+
+    def interrupt(self):
+        self.page.evaluate("""async () => {
+            const { api } = window.comfyAPI.api;
+            await api.interrupt();
+            while ((await (await api.fetchApi("/queue")).json()).queue_running.length) await new Promise(resolve => setTimeout(resolve, 100));
+        }""")
+        self.page.wait_for_timeout(300)
 
     def tell_steps(self, steps):
         """As many events as a sampler of so many steps sends, and what the page then holds."""
@@ -174,6 +209,10 @@ class Screen:
         """Of each curve that is drawn its stage and the number of its points."""
         return self.js("[...widget(values[0]).querySelectorAll('path[data-stage]')].map(path => `${path.dataset.stage} ${path.getAttribute('d').match(/[ML]/g)?.length}`)", name)
 
+    def shown(self):
+        """What the nodes show of a run: both charts and the line on the Circulation node."""
+        return self.lines("StabilityProbe"), self.lines("StabilityReadout"), self.text("CirculationControl")
+
     def menu(self, name, item, root=False):
         self.js("app.collectNodeMenuItems(node(values[0], values[2])).find(item => item?.content === values[1]).callback()", name, item, root)
 
@@ -198,7 +237,7 @@ class Screen:
         """From the middle of one cell to the middle of another; −1 stands for the bars."""
         box, before = self.plot("CirculationSchedule").bounding_box(), None
         while box != before:  # older front ends lay nodes out anew a moment after they were touched
-            self.page.wait_for_timeout(250)
+            self.page.wait_for_timeout(150)
             box, before = self.plot("CirculationSchedule").bounding_box(), box
         value = json.loads(self.value("CirculationSchedule", "grid"))["grid"]
 
@@ -224,10 +263,50 @@ class Screen:
         for _ in range(40):
             self.page.wait_for_timeout(100)
             if until():
-                return
+                return self.page.wait_for_timeout(500)  # till ComfyUI has done with it too
         raise AssertionError(f"{keys} did not do it")
 
     # --- looks
+
+    @contextmanager
+    def zoomed(self, factor):
+        """The page as with the browser's own zoom: so many times fewer pixels of CSS in the same window."""
+        size = self.page.viewport_size
+        session = self.page.context.new_cdp_session(self.page)
+        metrics = {name: value // factor for name, value in size.items()}
+        session.send("Emulation.setDeviceMetricsOverride", dict(metrics, deviceScaleFactor=factor, mobile=False))
+        self.page.wait_for_timeout(500)
+        try:
+            yield
+            assert self.page.evaluate("[innerWidth, devicePixelRatio]") == [metrics["width"], factor]
+        finally:
+            session.detach()
+            self.page.set_viewport_size(dict(size, width=size["width"] + 1))
+            self.page.set_viewport_size(size)
+
+    def focused(self):
+        """What of ours has the focus: widget and name."""
+        return self.page.evaluate("""() => {
+            const element = document.activeElement;
+            const [, kind] = element?.closest(".circulation")?.classList ?? [];
+            return kind ? `${kind} ${element.localName === "svg" ? "svg" : element.getAttribute("aria-label") ?? element.textContent}` : "";
+        }""")
+
+    def moving(self):
+        """What of ours is animated, or changes while nobody does anything."""
+        return self.page.evaluate("""async () => {
+            const ours = [...document.querySelectorAll(".circulation, .circulation *")];
+            const animated = element => {
+                const { animationName, transitionDuration } = getComputedStyle(element);
+                return animationName !== "none" || parseFloat(transitionDuration) > 0 || element.getAnimations().length;
+            };
+            const found = ours.filter(animated).map(element => element.outerHTML.slice(0, 100));
+            const observer = new MutationObserver(changes => found.push(...changes.map(({ type, target }) => `${type} ${target.outerHTML.slice(0, 100)}`)));
+            for (const element of ours) observer.observe(element, { attributes: true, childList: true });
+            await new Promise(resolve => setTimeout(resolve, 400));
+            observer.disconnect();
+            return found;
+        }""")
 
     def contrasts(self):
         """The contrast, as WCAG 2.2 defines it, of each colour of text, and of each of lines, to its background."""

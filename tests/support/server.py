@@ -23,6 +23,7 @@ CHROMIUM_ARGUMENTS = [
 # What the front end itself logs as errors on a fresh start, with any pack or none.
 HARMLESS = [
     r"404 .*/(favicon\.ico|user\.css|userdata\?dir=\w+.*|comfy\.templates\.json|templates/index\.json)$",  # none of them exists yet
+    r"404 .*/docs/\w+/en\.md$",  # a help page is looked for in the user's language first
     r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
     r"violates the (following|document's) Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
     r"^Failed to fetch$",  # what comes of that in 1.49.6
@@ -96,7 +97,7 @@ def open_workflow(page, workflow, without_files=False):
     page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow')", workflow)
     wrong = "!LiteGraph.registered_node_types[node.type]" + ("" if without_files else " || node.has_errors")
     missing = page.evaluate(f"app.graph.nodes.filter(node => {wrong}).map(node => node.type)")
-    page.wait_for_timeout(1000)
+    page.wait_for_timeout(300)
     assert not missing, missing
     return prompt_of(page)
 

@@ -1,0 +1,43 @@
+"""What saved workflows and API prompts rely on, for ever: the ids of the nodes, their inputs in order, and their outputs.
+
+Saved workflows hold values and outputs by position. A new input goes to the end and is optional, a new output goes to the end;
+`UPDATE_SCHEMA=1 python3 -m tests tests/test_schema.py` then writes it down.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from support.host import PACK, comfy_nodes
+
+PROMISED = Path(__file__).with_name("golden") / "schema.json"
+NODES = {id: cls for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
+
+
+def described(cls):
+    """What a prompt or a workflow can name of a node, each thing on a line: its inputs in order, and its outputs."""
+    info = cls.GET_NODE_INFO_V1()
+    lines = []
+    for need, names in info["input_order"].items():
+        for name in names if need != "hidden" else []:
+            kind, options = info["input"][need][name]
+            kept = {key: options[key] for key in ("options", "default", "min", "max", "step") if key in options}
+            lines.append(f"{need} {name}: {kind} {json.dumps(kept)}")
+    return {"inputs": lines, "outputs": [f"{name}: {kind}" for name, kind in zip(info["output_name"], info["output"])]}
+
+
+@pytest.fixture(scope="module")
+def promised():
+    if os.environ.get("UPDATE_SCHEMA"):
+        PROMISED.write_text(json.dumps({id: described(cls) for id, cls in NODES.items()}, indent=2) + "\n")
+    return json.loads(PROMISED.read_text())
+
+
+def test_no_node_is_lost_and_none_forgotten(promised):
+    assert list(promised) == list(NODES)
+
+
+@pytest.mark.parametrize("id", NODES)
+def test_the_schema_is_the_promised_one(promised, id):
+    assert described(NODES[id]) == promised[id]
