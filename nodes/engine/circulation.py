@@ -32,7 +32,7 @@ EVERYTHING = slice(None)  # all tokens of a call
 
 # Numbers in q of the heads that are done at a time, if these are more than one: what is made for them takes up to eight times as
 # much. On a CPU as few as keep it in the cache; elsewhere so many that starting the work takes no time worth naming.
-AT_ONCE_CPU = 2**16
+AT_ONCE_CPU = 2**17
 AT_ONCE = 2**24
 
 # Ordinary attention of some heads, and which of the heads these are: q and k (B, heads, L, 2d), v (B, heads, L, d)
@@ -142,10 +142,10 @@ def circulate(
     return Circulated(alpha, beta, torch.cat(rhos, dim=1) if rhos else None)
 
 
-def groups(q: Tensor, times: int = 1) -> Iterator[slice]:
-    """The heads to be done at a time, in parts of about equal size; `times` as many where less is made for each."""
+def groups(q: Tensor) -> Iterator[slice]:
+    """The heads to be done at a time, in parts of about equal size."""
     total, values = q.shape[1], q.numel()
-    parts = min(total, math.ceil(values / (times * (AT_ONCE_CPU if q.device.type == "cpu" else AT_ONCE))))
+    parts = min(total, math.ceil(values / (AT_ONCE_CPU if q.device.type == "cpu" else AT_ONCE)))
     at_once = math.ceil(total / parts)
     return (slice(first, first + at_once) for first in range(0, total, at_once))
 
@@ -154,7 +154,7 @@ def strength(q: Tensor, k: Tensor, circulation: Circulation) -> tuple[float | Te
     """α and β of this call: numbers, or what `adapt` makes of them."""
     alpha, beta = circulation.alpha, circulation.beta
     if circulation.adaptive is not None:
-        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups(q, times=2)], dim=1)
+        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups(q)], dim=1)
         alpha, beta = adapt(alpha, beta, eta, circulation.adaptive)
     if circulation.factor != 1:
         alpha = 1 + circulation.factor * (alpha - 1)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 ROWS = 512  # queries at a time
+NUMBERS = 2**19  # of logits at a time, of as many heads as that makes
 
 
 def attention_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -11,15 +12,19 @@ def attention_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     torch's fused attention wants d = D and takes its slowest path otherwise.
     """
-    shape = q.shape[:2]
+    shape, scale = q.shape[:2], q.shape[-1] ** -0.5
     q, k, v = (t.flatten(0, 1) for t in (q, k, v))
-    heads, queries, width = q.shape
-    out = torch.empty(heads, queries, v.shape[-1], dtype=v.dtype)
-    scratch = torch.empty(heads, min(ROWS, queries), k.shape[1], dtype=q.dtype)
-    for first in range(0, queries, ROWS):
-        some = slice(first, first + ROWS)
-        logits = scratch[:, : q[:, some].shape[1]]
-        torch.baddbmm(logits, q[:, some], k.mT, beta=0, alpha=width**-0.5, out=logits)
-        torch.softmax(logits, dim=-1, out=logits)
-        torch.bmm(logits, v, out=out[:, some])
+    out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
+    rows = min(ROWS, q.shape[1])
+    at_once = min(q.shape[0], max(1, NUMBERS // (rows * k.shape[1])))
+    scratch = torch.empty(at_once, rows, k.shape[1], dtype=q.dtype)
+    for first in range(0, q.shape[0], at_once):
+        # a matrix is multiplied faster than a batch of one
+        some, product = (first, torch.addmm) if at_once == 1 else (slice(first, first + at_once), torch.baddbmm)
+        queries, keys, values, result = q[some], k[some].mT, v[some], out[some]
+        for tile, into in zip(queries.split(ROWS, dim=-2), result.split(ROWS, dim=-2)):
+            logits = (scratch[0] if at_once == 1 else scratch[: tile.shape[0]])[..., : tile.shape[-2], :]
+            product(logits, tile, keys, beta=0, alpha=scale, out=logits)
+            torch.softmax(logits, dim=-1, out=logits)
+            torch.matmul(logits, values, out=into)
     return out.unflatten(0, shape)
