@@ -32,7 +32,7 @@ EVERYTHING = slice(None)  # all tokens of a call
 
 # Numbers in q of the heads that are done at a time, if these are more than one: what is made for them takes up to eight times as
 # much. On a CPU as few as keep it in the cache; elsewhere so many that starting the work takes no time worth naming.
-AT_ONCE_CPU = 2**17
+AT_ONCE_CPU = 2**16
 AT_ONCE = 2**24
 
 # Ordinary attention of some heads, and which of the heads these are: q and k (B, heads, L, 2d), v (B, heads, L, d)
