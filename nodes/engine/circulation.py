@@ -142,10 +142,10 @@ def circulate(
     return Circulated(alpha, beta, torch.cat(rhos, dim=1) if rhos else None)
 
 
-def groups(q: Tensor) -> Iterator[slice]:
-    """The heads to be done at a time, in parts of about equal size."""
+def groups(q: Tensor, times: int = 1) -> Iterator[slice]:
+    """The heads to be done at a time, in parts of about equal size; `times` as many where less is made for each."""
     total, values = q.shape[1], q.numel()
-    parts = min(total, math.ceil(values / (AT_ONCE_CPU if q.device.type == "cpu" else AT_ONCE)))
+    parts = min(total, math.ceil(values / (times * (AT_ONCE_CPU if q.device.type == "cpu" else AT_ONCE))))
     at_once = math.ceil(total / parts)
     return (slice(first, first + at_once) for first in range(0, total, at_once))
 
@@ -154,7 +154,7 @@ def strength(q: Tensor, k: Tensor, circulation: Circulation) -> tuple[float | Te
     """α and β of this call: numbers, or what `adapt` makes of them."""
     alpha, beta = circulation.alpha, circulation.beta
     if circulation.adaptive is not None:
-        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups(q)], dim=1)
+        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups(q, times=2)], dim=1)
         alpha, beta = adapt(alpha, beta, eta, circulation.adaptive)
     if circulation.factor != 1:
         alpha = 1 + circulation.factor * (alpha - 1)

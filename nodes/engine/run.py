@@ -219,7 +219,7 @@ class Run:
             if space == VALUE_SPACE:
                 within = site.within(tokens)
                 values = call.heads_of_output(out)[:, :, within]
-                some = (values[:, heads] for heads in groups(values))
+                some = (values[:, heads] for heads in groups(values, times=2))
                 measured[space, tokens] = measure(q[:, :, within], k[:, :, within], some)
             else:
                 parts = made or [(slice(None), None)]
