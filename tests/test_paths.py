@@ -73,8 +73,11 @@ def test_eta_is_that_of_all_heads_though_they_are_done_by_parts(parts, over):
     assert error(out, expected) < 1e-5
 
 
+@pytest.mark.parametrize("heads", [1, 4, 6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_attention_in_tiles_is_attention(dtype):
+def test_attention_in_tiles_is_attention(monkeypatch, dtype, heads):
+    """So many heads of six at a time, the last tile and the last heads fewer."""
+    monkeypatch.setattr(tiles, "NUMBERS", heads * 512 * 700)
     q, k, v = (torch.randn(2, 3, n, d, dtype=dtype) for n, d in ((1100, 16), (700, 16), (700, 8)))
     exact = dense.logits(q.double(), k.double()).softmax(-1) @ v.double()
     plain = dense.logits(q, k).softmax(-1) @ v
