@@ -20,10 +20,11 @@ CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]
-# What the front end itself logs as errors on a fresh start, with any pack or none.
+# What the front end itself logs as errors, most of it on a fresh start with any pack or none.
 HARMLESS = [
     r"404 .*/(favicon\.ico|user\.css|userdata\?dir=\w+.*|comfy\.templates\.json|templates/index\.json)$",  # none of them exists yet
     r"404 .*/docs/\w+/en\.md$",  # a help page is looked for in the user's language first
+    r"^Unknown message type circulation\.",  # after a reload in the middle of a run events come before the page has loaded its packs
     r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
     r"violates the (following|document's) Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
     r"^Failed to fetch$",  # what comes of that in 1.49.6
