@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 from scipy.stats import rankdata, spearmanr
 
-from data import CONTROLS, OTHER_REAL, avatars, file_of
+from data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, avatars, file_of
 from judge import SPACES, Judge, Row, controls
 from metrics import halves
 from plan import BASELINE, PER_PROMPT, QUANTILES, RESAMPLES, Setting, Size
@@ -41,7 +41,9 @@ def evaluate(size: Size, folder: Path, results: Path) -> None:
         model = Row(judge, "baseline, each image of another prompt", arrays["images"], arrays["factors"], per_prompt=1)
     real = held_out_real(judge, len(model.images))
     measured = compare("model", [real, *controls(judge, held_out[CONTROLS], len(model.images)), model], None)
-    write(results / "memory.csv", ("images", "space", "quantile", "train distance", "error"), memory([real, model]))
+    asked = held_out[MODEL_PROMPTS][: len(model.images)]
+    asked = Row(judge, "held-out real, of the same prompts", asked.images, asked.factors, per_prompt=1)
+    write(results / "memory.csv", ("images", "space", "quantile", "train distance", "error"), memory(real, asked, model))
     for cohort, (settings, count) in cohorts.items():
         measured += compare(cohort, [held_out_real(judge, count), *controls(judge, held_out[CONTROLS], count)], None)
         measured += compare(cohort, [rows[setting].first(count) for setting in settings], baseline.first(count))
@@ -73,16 +75,22 @@ def held_out_real(judge: Judge, count: int) -> Row:
     return Row(judge, "held-out real against held-out real", other.images, other.factors, per_prompt=1)
 
 
-def memory(rows: list[Row]) -> list[tuple]:
-    """How far images are from the nearest of the 32,000 that the model was trained on: a remembered image is at zero."""
-    found, generator = [], numpy.random.default_rng(0)
-    for row in rows:
-        for space in SPACES:
-            distances = row.of_images[f"train distance, {space}"]
-            drawn = distances[generator.integers(len(distances), size=(RESAMPLES, len(distances)))]
-            for quantile in QUANTILES:
-                error = numpy.quantile(drawn, quantile, axis=1).std(ddof=1)
-                found.append((row.name, space, quantile, float(numpy.quantile(distances, quantile)), float(error)))
+def memory(other: Row, asked: Row, model: Row) -> list[tuple]:
+    """How far images are from the nearest of the 32,000 that the model was trained on: a remembered image is at zero.
+
+    `asked` are the real images that the prompts of `model` describe, in their order, so that prompts are resampled for both at once.
+    """
+    found, drawn = [], numpy.random.default_rng(0).integers(len(model.images), size=(RESAMPLES, len(model.images)))
+    for space in SPACES:
+        distances = {row.name: row.of_images[f"train distance, {space}"] for row in (other, asked, model)}
+        values = {name: numpy.quantile(d, QUANTILES) for name, d in distances.items()}
+        draws = {name: numpy.quantile(d[drawn], QUANTILES, axis=1) for name, d in distances.items()}
+        difference = "difference of the last two"
+        values[difference] = values[model.name] - values[asked.name]
+        draws[difference] = draws[model.name] - draws[asked.name]
+        for name in values:
+            errors = draws[name].std(axis=1, ddof=1)
+            found += [(name, space, *numbers) for numbers in zip(QUANTILES, map(float, values[name]), map(float, errors))]
     return found
 
 

@@ -108,10 +108,10 @@ def sets_table(measures: Table, cohort: str, names, plain: bool = False) -> str:
 
 def memory_table(found: Table) -> str:
     rows = []
-    for images in found.distinct("images"):
-        for space in SPACES:
-            of = found.where(images=images, space=space)
-            rows.append([f"{images}, {space}", *(interval(row["train distance"], row["error"]) for row in of)])
+    for space in SPACES:
+        for images in found.distinct("images"):
+            of, sign = found.where(images=images, space=space), "signed" if "difference" in images else ""
+            rows.append([f"{images}, {space}", *(interval(row["train distance"], row["error"], sign) for row in of)])
     return markdown(["distance to the nearest training image", *(f"{q:.0%} of images are nearer than" for q in found.distinct("quantile"))], rows)
 
 
