@@ -21,7 +21,7 @@ settings and a dozen measures a few such differences are chance: what only one m
 Precision and density reward averages of real images, so each table holds rows of controls that must look bad where it matters.
 
 Before results, the strengths 0.9 and 1.1 were taken out of the grid to save time. After results were seen nothing was changed but QUICK, which only
-looks whether the largest findings show again.
+looks whether the largest findings show again, and the table of question 0's memory, which got the real images of the same prompts beside others.
 """
 
 from __future__ import annotations
