@@ -14,7 +14,7 @@ let timer = null;
 /** Listens to the server. `changed(node, result)` is called with each new result of the graph on the screen. */
 export function listen(changed) {
     const graphs = { prompt: null, graph: null }; // of the prompt that was heard of last
-    const keep = (graph, node, update) => {
+    const take = (graph, node, update) => {
         const key = `${graph}/${node}`;
         const result = update(read(key));
         put(key, result);
@@ -25,7 +25,7 @@ export function listen(changed) {
             // a prompt that was queued without its workflow is taken for the graph on the screen
             const graph = detail.graph ?? app.rootGraph.id;
             Object.assign(graphs, { prompt: detail.prompt, graph });
-            keep(graph, detail.node, (old) => update(old, detail));
+            take(graph, detail.node, (old) => update(old, detail));
         });
     hear("circulation.stability", grown);
     hear("circulation.status", (_, { text }) => ({ text }));
@@ -33,7 +33,7 @@ export function listen(changed) {
         const chart = detail.output?.stability?.[0];
         if (!chart) return;
         const graph = graphs.prompt === detail.prompt_id ? graphs.graph : await graphOf(detail.prompt_id);
-        keep(graph, detail.display_node ?? detail.node, () => ({ chart }));
+        take(graph, detail.display_node ?? detail.node, () => ({ chart }));
     });
     addEventListener("pagehide", write);
 }

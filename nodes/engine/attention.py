@@ -62,10 +62,6 @@ class Call:
     def heads_of_output(self, tensor: Tensor) -> Tensor:
         return tensor if self._out_heads else tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def as_output(self, tensor: Tensor) -> Tensor:
-        """(B, H, L, d) in the layout that the model expects of this call."""
-        return tensor if self._out_heads else tensor.transpose(1, 2).flatten(-2)
-
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice) -> Tensor:
         """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
         if self.mask is None and self._in_tiles(q):

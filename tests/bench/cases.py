@@ -3,7 +3,7 @@
 from functools import partial
 
 import torch
-from shapes import FULL_SDXL, Shape
+from shapes import Shape
 from support import dense, models, others, sampling
 from support.host import engine, patch, probe
 
@@ -21,6 +21,16 @@ VARIANTS = {
     "input space": (method.Circulation(*STATIC, method.INPUT_SPACE), None),
     "probe, input space": (None, method.INPUT_SPACE),
 }
+FULL_SDXL = dict(
+    models.SDXL,
+    model_channels=320,
+    num_res_blocks=[2, 2, 2],
+    channel_mult=[1, 2, 4],
+    transformer_depth=[0, 0, 2, 2, 10, 10],
+    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
+    transformer_depth_middle=10,
+    context_dim=2048,
+)
 WITHOUT_X = ("plain", "value space", "adaptive", "probe, value space")
 MODELS = {
     "plain": lambda model: model,

@@ -59,23 +59,3 @@ USUAL = ("sd15", "sdxl", "flux", "z-image", "wan", "growth", "models")
 
 # whole models: name of the configuration, side of the latent
 MODELS = {"cpu": (("sd15", 32), ("sdxl", 32)), "cuda": (("full sdxl", 128),), "tiny": (("sd15", 8),)}
-FULL_SDXL = dict(
-    image_size=32,
-    use_checkpoint=False,
-    use_spatial_transformer=True,
-    legacy=False,
-    in_channels=4,
-    out_channels=4,
-    model_channels=320,
-    num_res_blocks=[2, 2, 2],
-    channel_mult=[1, 2, 4],
-    transformer_depth=[0, 0, 2, 2, 10, 10],
-    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
-    transformer_depth_middle=10,
-    context_dim=2048,
-    use_linear_in_transformer=True,
-    adm_in_channels=2816,
-    num_classes="sequential",
-    use_temporal_attention=False,
-    use_temporal_resblock=False,
-)
