@@ -18,12 +18,10 @@ SPACES = ["value space", "input space (paper)"]
 @pytest.mark.parametrize("case", golden.cases, ids=named)
 def test_the_maps_are_the_authors(case):
     _, q, k, _ = golden.qkv(case)
-    pair = stability.centred_pair(q, k)
-    energy, unstable, alignment = stability.stability(pair, pair.mT @ pair, golden.output(case, "retrieval"))
+    energy, unstable, alignment, eta = stability.of_channels(q, k, golden.output(case, "retrieval"))
     torch.testing.assert_close(energy.mean(1), golden.output(case, "energy_map"), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(unstable.mean(1), golden.output(case, "instability_map"), rtol=0, atol=1e-4)
     torch.testing.assert_close(alignment.mean(1), golden.output(case, "align_map"), rtol=0, atol=1e-4)
-    eta = method.symmetry_index(*method.products(*pair.chunk(2, -1)))
     torch.testing.assert_close(eta.mean(0), golden.output(case, "eta_centred_per_head"), rtol=0, atol=1e-4)
 
 
