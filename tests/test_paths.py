@@ -21,7 +21,7 @@ def parts(request, monkeypatch):
 @pytest.fixture(params=["in tiles", "by the backend", "by another pack's backend"])
 def path(request, monkeypatch):
     """What the call is given as the override before ours, and how often our own attention is to be called for each part."""
-    monkeypatch.setattr(tiles, "ROWS", 24)
+    monkeypatch.setattr(tiles, "ROWS", (1, 24))
     if request.param == "by the backend":
         monkeypatch.setattr(engine("attention").Call, "_in_tiles", lambda self, q: False)
     called = []
@@ -84,9 +84,10 @@ def test_attention_in_tiles_is_attention(monkeypatch, dtype, heads):
     assert error(tiles.attention_in_tiles(q, k, v), exact) <= 2 * error(plain, exact) + 1e-12
 
 
+@pytest.mark.parametrize("tokens, heads, head_dim", [(256, 20, 64), (1024, 10, 64), (4096, 8, 40)])
 @pytest.mark.parametrize("adaptive", [None, method.Adaptive()], ids=["static", "adaptive"])
-def test_it_takes_no_more_than_two_tensors_of_the_size_of_q(adaptive):
-    q, k, v, x, heads = calls.inputs(rows=1, heads=10, tokens=1024, head_dim=64)
+def test_it_takes_no_more_than_two_tensors_of_the_size_of_q(adaptive, tokens, heads, head_dim):
+    q, k, v, x, heads = calls.inputs(rows=1, heads=heads, tokens=tokens, head_dim=head_dim)
     site = calls.Site(adaptive=adaptive)
     plain = memory.peak(lambda: attention.attention_pytorch(q, k, v, heads=heads))
     ours = memory.peak(lambda: site(attention.attention_pytorch, q, k, v, x, heads=heads))
