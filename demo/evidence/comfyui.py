@@ -25,6 +25,7 @@ args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True
 
 import comfy.sample  # noqa: E402
+import comfy_api.latest._io  # noqa: E402
 import nodes as comfy_nodes  # noqa: E402
 
 for pack in (PACK, DEMO / "avatars"):
@@ -48,7 +49,8 @@ def circulated(model, node_id: str = "CirculationControl", **inputs):
 
 def probed(model, **inputs):
     """The MODEL of a Stability Probe and the record that sampling with it fills."""
-    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"UNIQUE_ID": "1"})
+    hidden, newer = {"UNIQUE_ID": "1"}, hasattr(comfy_api.latest._io, "V3Data")
+    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"hidden_inputs": hidden} if newer else hidden)
     return cls.execute(model, **{"measure_in": "value space", "every_n_steps": 1, "blocks": "all", **inputs}).result
 
 
