@@ -17,7 +17,9 @@ from judge import SPACES
 from plan import ALPHAS, BASELINE, BETAS, PER_PROMPT, STEPS, Size, static
 
 EVIDENCE = DEMO.parent / "EVIDENCE.md"
+EARLIER = DEMO / "evidence" / "earlier.csv"  # measures.csv of the model after 3,200 steps of training
 OF_SETS = ("precision", "recall", "density", "coverage", "FID", "Vendi")
+REPEATED = ("FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier")
 OF_IMAGES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("spread", "train distance") for s in SPACES))
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -65,6 +67,7 @@ def tables(results: Path) -> dict[str, str]:
             made[f"{cohort}-{space}"] = sets_table(measures, cohort, [f"{name}, {space}" for name in OF_SETS])
         made[f"{cohort}-images"] = sets_table(measures, cohort, OF_IMAGES)
         made[f"{cohort}-else"] = sets_table(measures, cohort, ("image change", "colour change"), plain=True)
+    made["earlier"] = sets_table(Table(EARLIER), "main", REPEATED)
     made["memory"] = memory_table(Table(results / "memory.csv"))
     made["prediction"] = prediction_table(Table(results / "prediction.csv"))
     made["correlations"] = correlations_table(Table(results / "correlations.csv"))
