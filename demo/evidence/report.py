@@ -263,7 +263,7 @@ def contact_sheet(size: Size, folder: Path, columns: int = 16) -> Figure:
     shown = [s for s in size.settings if s.main]
     rows = {"real": avatars("held_out").images[:columns]}
     rows |= {s.name: numpy.load(file_of(folder, s, 0))["images"][: columns * PER_PROMPT : PER_PROMPT] for s in shown}
-    made, axes = figure(1, 1, 14, 0.82 * len(rows))
+    made, axes = figure(1, 1, 15, 0.82 * len(rows))
     ax = axes[0, 0]
     ax.imshow(numpy.concatenate([numpy.concatenate(list(images), axis=1) for images in rows.values()]), interpolation="nearest")
     ax.set_yticks([16 * row + 8 for row in range(len(rows))], [name.replace(": ", "\n") for name in rows], fontsize=8)
