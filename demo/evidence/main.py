@@ -50,7 +50,7 @@ def make(size: plan.Size, folder: Path, jobs: int | None) -> None:
         if seed_set < size.sets_of(setting) and not file_of(folder, setting, seed_set).exists()
     ]
     if not (folder / "prediction.npz").exists():
-        work.append((sampling.prediction_change, (folder, plan.PREDICTION, size.prediction_images)))
+        work.insert(0, (sampling.prediction_change, (folder, plan.PREDICTION, size.prediction_images)))  # the longest first
     if not (folder / "model.npz").exists():
         work.insert(0, (sampling.of_the_model, (folder, size.model_prompts)))
     if not work:
