@@ -110,11 +110,12 @@ class Size:
 
 
 FULL = Size("full", SETTINGS, sets=3, main_prompts=84, prompts=64, model_prompts=1008, prediction_images=64)  # 1,008 images of main settings, 256 of the rest
+# 256 images of all
 DEFAULT = Size(
     "default",
     tuple(s for s in SETTINGS if s in (BASELINE, *RULES, *PLACES) or s.inputs["beta"] == 5.0),
     sets=1, main_prompts=64, prompts=64, model_prompts=256, prediction_images=32,
-)  # fmt: skip  256 images of all
+)  # fmt: skip
 QUICK = Size(
     "quick",
     (BASELINE, *(s for s in MAIN if s.name in {static(alpha, 5.0).name for alpha in (0.8, 1.05, 1.2)})),
