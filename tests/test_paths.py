@@ -25,8 +25,8 @@ def path(request, monkeypatch):
     if request.param == "by the backend":
         monkeypatch.setattr(engine("attention").Call, "_in_tiles", lambda self, q: False)
     called = []
-    own = tiles.attention_in_tiles
-    monkeypatch.setattr(engine("attention"), "attention_in_tiles", lambda *qkv: called.append(1) or own(*qkv))
+    own = tiles.Tiles.attention
+    monkeypatch.setattr(tiles.Tiles, "attention", lambda *args: called.append(1) or own(*args))
     previous = (lambda func, *args, **kwargs: func(*args, **kwargs)) if "another" in request.param else None
     return previous, called, request.param == "in tiles"
 
@@ -76,12 +76,15 @@ def test_eta_is_that_of_all_heads_though_they_are_done_by_parts(parts, over):
 @pytest.mark.parametrize("heads", [1, 4, 6])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_attention_in_tiles_is_attention(monkeypatch, dtype, heads):
-    """So many heads of six at a time, the last tile and the last heads fewer."""
+    """So many heads of six at a time, one alone by two threads; the last tile and the last heads fewer. Then in the same memory again."""
     monkeypatch.setattr(tiles, "NUMBERS", heads * 512 * 700)
-    q, k, v = (torch.randn(2, 3, n, d, dtype=dtype) for n, d in ((1100, 16), (700, 16), (700, 8)))
-    exact = dense.logits(q.double(), k.double()).softmax(-1) @ v.double()
-    plain = dense.logits(q, k).softmax(-1) @ v
-    assert error(tiles.attention_in_tiles(q, k, v), exact) <= 2 * error(plain, exact) + 1e-12
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    ours = tiles.Tiles()
+    for queries in (1100, 300):
+        q, k, v = (torch.randn(2, 3, n, d, dtype=dtype) for n, d in ((queries, 16), (700, 16), (700, 8)))
+        exact = dense.logits(q.double(), k.double()).softmax(-1) @ v.double()
+        plain = dense.logits(q, k).softmax(-1) @ v
+        assert error(ours.attention(q, k, v), exact) <= 2 * error(plain, exact) + 1e-12
 
 
 @pytest.mark.parametrize("tokens, heads, head_dim", [(256, 20, 64), (1024, 10, 64), (4096, 8, 40)])

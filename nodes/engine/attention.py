@@ -10,7 +10,7 @@ from torch import Tensor
 
 from comfy.ldm.modules.attention import attention_pytorch
 
-from .tiles import attention_in_tiles
+from .tiles import Tiles
 
 _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
 
@@ -42,6 +42,7 @@ class Call:
         self.options: dict = kwargs.get("transformer_options") or {}
         # The marker keeps a backend that falls back on a decorated one from entering our override again.
         self._options = {**named, "_inside_attn_wrapper": True}
+        self._tiles = Tiles()
 
     def plain(self) -> Tensor:
         """The model's own output, by the very call the model made."""
@@ -65,7 +66,7 @@ class Call:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice) -> Tensor:
         """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
         if self.mask is None and self._in_tiles(q):
-            return attention_in_tiles(q, k, v)
+            return self._tiles.attention(q, k, v)
         send = self._send if q.shape[-1] <= self._head_limit() else attention_pytorch
         mask = self.mask
         if mask is not None and mask.ndim > 2 and mask.shape[0] == self.q.shape[0]:
