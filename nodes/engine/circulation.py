@@ -143,10 +143,14 @@ def circulate(
 
 
 def groups(q: Tensor, times: int = 1) -> Iterator[slice]:
-    """The heads to be done at a time, in parts of about equal size; `times` as many where less is made for each."""
-    total, values = q.shape[1], q.numel()
-    parts = min(total, math.ceil(values / (times * (AT_ONCE_CPU if q.device.type == "cpu" else AT_ONCE))))
-    at_once = math.ceil(total / parts)
+    """The heads to be done at a time; `times` as many where less is made for each."""
+    return in_parts(q.shape[1], q[:, 0].numel() // times, q.device)
+
+
+def in_parts(total: int, numbers: int, device: torch.device) -> Iterator[slice]:
+    """Parts of about equal size, each of no more than AT_ONCE of the `numbers` that each one has."""
+    most = max(1, (AT_ONCE_CPU if device.type == "cpu" else AT_ONCE) // numbers)
+    at_once = math.ceil(total / math.ceil(total / most))
     return (slice(first, first + at_once) for first in range(0, total, at_once))
 
 
@@ -200,34 +204,44 @@ def norm(x: Tensor) -> Tensor:
 
 def input_space_ratio(q, k, pair, keys, x: Tensor, mask: Tensor | None, beta: float | Tensor) -> Tensor:
     """ρ of some heads, (B, heads, L, 1), with norms over the C channels of what they retrieve of X."""
-    ratios = []
-    for head, (own, skewed) in enumerate(zip(retrievals(q, k, x, mask), retrievals(pair, keys, x, mask))):
-        wanted = norm(skewed)
-        ratios.append(ratio(wanted, norm(blend(own, skewed, of_heads(beta, one(head)), out=skewed))))
-    return torch.cat(ratios, dim=1)
-
-
-def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Iterator[Tensor]:
-    """softmax(M) X of each head in turn, (B, 1, L, C): X itself retrieved, not its projection to values.
-
-    One head at a time: no backend but torch's takes values that much wider than the keys, and its
-    fallback writes the L×L matrix of every head it is given.
-    """
-    x = x.to(q.dtype).unsqueeze(1)
+    rho = torch.empty(*q.shape[:-1], 1, dtype=torch.float32, device=q.device)
     for head in map(one, range(q.shape[1])):
-        seen = None if mask is None else of_heads(mask, head)
-        yield F.scaled_dot_product_attention(q[:, head], k[:, head], x, attn_mask=seen)
+        for queries in some_queries(q, x):
+            seen = of_queries(mask, head, queries)
+            own = retrieve(q[:, head, queries], k[:, head], x, seen)
+            skewed = retrieve(pair[:, head, queries], keys[:, head], x, seen)
+            wanted = norm(skewed)
+            rho[:, head, queries] = ratio(wanted, norm(blend(own, skewed, of_heads(beta, head), out=skewed)))
+    return rho
 
 
-def circulated_retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated) -> Iterator[Tensor]:
-    """Ξ_out of each head in turn, (B, 1, L, C): what `retrievals` is to a call left as it was."""
-    for index, own in enumerate(retrievals(q, k, x, mask)):
-        head = one(index)
-        qh, kh = q[:, head], k[:, head]
-        keys = skewed_keys(qh, kh, of_heads(made.alpha, head))
-        (skewed,) = retrievals(torch.cat((qh, kh), dim=-1), keys, x, None if mask is None else of_heads(mask, head))
-        new = blend(own, skewed, of_heads(made.beta, head), out=skewed)
-        yield new if made.rho is None else new.mul_(made.rho[:, head])
+def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    """softmax(M) X of some queries of one head, (B, 1, queries, C): X itself retrieved, not its projection to values."""
+    return F.scaled_dot_product_attention(q, k, x.to(q.dtype).unsqueeze(1), attn_mask=mask)
+
+
+def some_queries(q: Tensor, x: Tensor) -> Iterator[slice]:
+    """The queries of one head for which X is retrieved at a time: no backend takes values that much wider than the keys, and
+    torch's fallback writes the logits of all the queries that it is given."""
+    batch, _, length, _ = q.shape
+    return in_parts(length, batch * (length + x.shape[-1]) // 4, q.device)
+
+
+def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated | None = None) -> Iterator[Tensor]:
+    """What each head in turn retrieved of X, (B, 1, L, C), in the same memory: Ξ, or where the call was circulated Ξ_out."""
+    new = torch.empty(q.shape[0], 1, *x.shape[-2:], dtype=q.dtype, device=q.device)
+    for head in map(one, range(q.shape[1])):
+        for queries in some_queries(q, x):
+            new[:, :, queries] = retrieve(q[:, head, queries], k[:, head], x, of_queries(mask, head, queries))
+        if made is not None:
+            pair = torch.cat((q[:, head], k[:, head]), dim=-1)
+            keys = skewed_keys(q[:, head], k[:, head], of_heads(made.alpha, head))
+            for queries in some_queries(q, x):
+                skewed = retrieve(pair[:, :, queries], keys, x, of_queries(mask, head, queries))
+                blend(new[:, :, queries], skewed, of_heads(made.beta, head), out=new[:, :, queries])
+            if made.rho is not None:
+                new.mul_(made.rho[:, head])
+        yield new
 
 
 def one(head: int) -> slice:
@@ -237,6 +251,14 @@ def one(head: int) -> slice:
 def of_heads(value: float | Tensor, heads: slice) -> float | Tensor:
     """What of a number, or of a tensor (B or 1, H or 1, …), belongs to some heads."""
     return value[:, heads] if isinstance(value, Tensor) and value.shape[1] > 1 else value
+
+
+def of_queries(mask: Tensor | None, head: slice, queries: slice) -> Tensor | None:
+    """What of a mask, broadcastable to (B, H, L, L), belongs to some queries of one head."""
+    if mask is None:
+        return None
+    mask = of_heads(mask, head)
+    return mask[..., queries, :] if mask.shape[-2] > 1 else mask
 
 
 def products(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:

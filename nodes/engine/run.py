@@ -19,7 +19,6 @@ from .circulation import (
     VALUE_SPACE,
     Circulated,
     circulate,
-    circulated_retrievals,
     groups,
     retrievals,
 )
@@ -211,8 +210,7 @@ class Run:
         q, k = call.heads_of(call.q), call.heads_of(call.k)
 
         def retrieved(rows: slice, circulated: Circulated | None) -> Iterator[Tensor]:
-            args = q[rows], k[rows], site.x[rows], call.mask_of(rows)
-            return retrievals(*args) if circulated is None else circulated_retrievals(*args, circulated)
+            return retrievals(q[rows], k[rows], site.x[rows], call.mask_of(rows), circulated)
 
         measured = {}
         for space, tokens in {(observer.probe.space, observer.probe.tokens) for observer in site.observers}:

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
-NUMBERS = 2**19  # of logits at a time
-ROWS = 256, 512  # queries at a time of one head: at least, at most, where their logits are more or fewer than NUMBERS
+NUMBERS = 2**19  # of logits of one head at a time
+ROWS = 256, 512  # its queries at a time: at least, at most, where their logits are more or fewer than NUMBERS
+NUMBERS_OF_HEADS = 2**17  # of logits at a time where that is several heads
 ROWS_OF_THREAD = 128  # fewer than these are multiplied faster by all threads together
 
 
@@ -26,7 +27,7 @@ class Tiles:
         out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
         least, most = ROWS
         rows = min(q.shape[1], most, max(least, NUMBERS // k.shape[1]))
-        at_once = min(q.shape[0], max(1, NUMBERS // (rows * k.shape[1])))
+        at_once = min(q.shape[0], max(1, NUMBERS_OF_HEADS // (rows * k.shape[1])))
         scratch = self._scratch(at_once, rows, k.shape[1], dtype=q.dtype)
         for some in (slice(first, first + at_once) for first in range(0, q.shape[0], at_once)):
             keys, values = k[some].mT, v[some]
