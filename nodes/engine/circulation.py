@@ -121,8 +121,9 @@ def circulate(
     if within != EVERYTHING:
         alpha = only_within(within, alpha, q)
     plain = plain[:, :, within]
-    rhos = []
-    for heads in groups(q):
+
+    def some(heads: slice) -> Tensor | None:
+        """ρ of some heads, whose result it writes. What that took is gone before the next."""
         qh, kh, vh = (t[:, heads] for t in (q, k, v))
         pair = torch.cat((qh[:, :, within], kh[:, :, within]), dim=-1)
         keys = skewed_keys(qh, kh, of_heads(alpha, heads))
@@ -131,15 +132,18 @@ def circulate(
         new = blend(plain[:, heads], skewed, of_heads(beta, heads), out=skewed)
         if circulation.rescale == NO_RESCALE:
             out[:, heads] = new
-            continue
+            return None
         if circulation.rescale == VALUE_SPACE:
             rho = ratio(wanted, norm(new))
         else:
             seen = None if mask is None else of_heads(mask, heads)
-            rho = input_space_ratio(qh, kh, pair, keys, x, seen, of_heads(beta, heads))
+            rho = input_space_ratio((qh, kh), (pair, keys), x, seen, of_heads(beta, heads))
         torch.mul(new, rho, out=out[:, heads])
-        rhos.append(rho)
-    return Circulated(alpha, beta, torch.cat(rhos, dim=1) if rhos else None)
+        return rho
+
+    at_a_time = one_by_one(q) if circulation.rescale == INPUT_SPACE else groups(q)
+    rhos = [some(heads) for heads in at_a_time]
+    return Circulated(alpha, beta, None if circulation.rescale == NO_RESCALE else torch.cat(rhos, dim=1))
 
 
 def groups(q: Tensor, times: int = 1) -> Iterator[slice]:
@@ -202,17 +206,16 @@ def norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
 
 
-def input_space_ratio(q, k, pair, keys, x: Tensor, mask: Tensor | None, beta: float | Tensor) -> Tensor:
-    """ρ of some heads, (B, heads, L, 1), with norms over the C channels of what they retrieve of X."""
-    rho = torch.empty(*q.shape[:-1], 1, dtype=torch.float32, device=q.device)
-    for head in map(one, range(q.shape[1])):
-        for queries in some_queries(q, x):
-            seen = of_queries(mask, head, queries)
-            own = retrieve(q[:, head, queries], k[:, head], x, seen)
-            skewed = retrieve(pair[:, head, queries], keys[:, head], x, seen)
-            wanted = norm(skewed)
-            rho[:, head, queries] = ratio(wanted, norm(blend(own, skewed, of_heads(beta, head), out=skewed)))
-    return rho
+def input_space_ratio(own: tuple[Tensor, Tensor], skewed: tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None, beta: float | Tensor) -> Tensor:
+    """ρ of one head, (B, 1, L, 1), with norms over the C channels of what it retrieves of X, from its queries and keys as they are and skewed."""
+
+    def some(queries: slice) -> Tensor:
+        seen = of_queries(mask, queries)
+        plain, new = (retrieve(q[:, :, queries], k, x, seen) for q, k in (own, skewed))
+        wanted = norm(new)
+        return ratio(wanted, norm(blend(plain, new, beta, out=new)))
+
+    return torch.cat([some(queries) for queries in some_queries(own[0], x)], dim=2)
 
 
 def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -230,22 +233,23 @@ def some_queries(q: Tensor, x: Tensor) -> Iterator[slice]:
 def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated | None = None) -> Iterator[Tensor]:
     """What each head in turn retrieved of X, (B, 1, L, C), in the same memory: Ξ, or where the call was circulated Ξ_out."""
     new = torch.empty(q.shape[0], 1, *x.shape[-2:], dtype=q.dtype, device=q.device)
-    for head in map(one, range(q.shape[1])):
+    for head in one_by_one(q):
+        qh, kh = q[:, head], k[:, head]
+        seen = None if mask is None else of_heads(mask, head)
         for queries in some_queries(q, x):
-            new[:, :, queries] = retrieve(q[:, head, queries], k[:, head], x, of_queries(mask, head, queries))
+            new[:, :, queries] = retrieve(qh[:, :, queries], kh, x, of_queries(seen, queries))
         if made is not None:
-            pair = torch.cat((q[:, head], k[:, head]), dim=-1)
-            keys = skewed_keys(q[:, head], k[:, head], of_heads(made.alpha, head))
+            pair, keys = torch.cat((qh, kh), dim=-1), skewed_keys(qh, kh, of_heads(made.alpha, head))
             for queries in some_queries(q, x):
-                skewed = retrieve(pair[:, :, queries], keys, x, of_queries(mask, head, queries))
+                skewed = retrieve(pair[:, :, queries], keys, x, of_queries(seen, queries))
                 blend(new[:, :, queries], skewed, of_heads(made.beta, head), out=new[:, :, queries])
             if made.rho is not None:
                 new.mul_(made.rho[:, head])
         yield new
 
 
-def one(head: int) -> slice:
-    return slice(head, head + 1)
+def one_by_one(q: Tensor) -> Iterator[slice]:
+    return (slice(head, head + 1) for head in range(q.shape[1]))
 
 
 def of_heads(value: float | Tensor, heads: slice) -> float | Tensor:
@@ -253,12 +257,9 @@ def of_heads(value: float | Tensor, heads: slice) -> float | Tensor:
     return value[:, heads] if isinstance(value, Tensor) and value.shape[1] > 1 else value
 
 
-def of_queries(mask: Tensor | None, head: slice, queries: slice) -> Tensor | None:
-    """What of a mask, broadcastable to (B, H, L, L), belongs to some queries of one head."""
-    if mask is None:
-        return None
-    mask = of_heads(mask, head)
-    return mask[..., queries, :] if mask.shape[-2] > 1 else mask
+def of_queries(mask: Tensor | None, queries: slice) -> Tensor | None:
+    """What of a mask, broadcastable to (B, 1, L, L), belongs to some queries."""
+    return mask if mask is None or mask.shape[-2] == 1 else mask[..., queries, :]
 
 
 def products(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
