@@ -1,11 +1,10 @@
-"""ComfyUI in this process, with the pack and the demo's nodes loaded as ComfyUI loads them, and images made by its own sampler.
+"""Images of the avatar model by ComfyUI's own sampler, in this process.
 
 Import this before anything of ComfyUI's.
 """
 
 from __future__ import annotations
 
-import asyncio
 import importlib
 import logging
 import os
@@ -13,45 +12,23 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 DEMO = Path(__file__).resolve().parent.parent
-PACK = DEMO.parent
 
-sys.path[:0] = [os.environ["COMFYUI_PATH"]]
+os.environ.setdefault("CIRCULATION_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
+sys.path.append(str(DEMO))
 
-from comfy.cli_args import args  # noqa: E402
-import torch  # noqa: E402
+from inprocess import args, load, patch, probe  # noqa: E402, F401
 
-args.cpu = not torch.cuda.is_available()
 args.use_pytorch_cross_attention = True
 
-import comfy.sample  # noqa: E402
-import comfy_api.latest._io  # noqa: E402
-import nodes as comfy_nodes  # noqa: E402
-
-for pack in (PACK, DEMO / "avatars"):
-    assert asyncio.run(comfy_nodes.load_custom_node(str(pack))), f"ComfyUI could not load {pack}"
+load(DEMO.parent)
+loader = importlib.import_module(f"{load(DEMO / 'avatars')}.loader")
 for noisy in ("root", "comfy"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
-# as ComfyUI names the packages that it loads
-loader = importlib.import_module(f"{str(DEMO / 'avatars').replace('.', '_x_')}.loader")
 
-
-def node(node_id: str):
-    return comfy_nodes.NODE_CLASS_MAPPINGS[node_id]
-
-
-def circulated(model, node_id: str = "CirculationControl", **inputs):
-    """The MODEL that one of the pack's nodes makes of `model`, with the node's defaults for what is not given."""
-    required, optional = (node(node_id).INPUT_TYPES()[kind] for kind in ("required", "optional"))
-    defaults = {name: spec[1]["default"] for name, spec in {**required, **optional}.items() if "default" in spec[1]}
-    return node(node_id).execute(model, **{**defaults, **inputs}).result[0]
-
-
-def probed(model, **inputs):
-    """The MODEL of a Stability Probe and the record that sampling with it fills."""
-    hidden, newer = {"UNIQUE_ID": "1"}, hasattr(comfy_api.latest._io, "V3Data")
-    cls = node("StabilityProbe").PREPARE_CLASS_CLONE({"hidden_inputs": hidden} if newer else hidden)
-    return cls.execute(model, **{"measure_in": "value space", "every_n_steps": 1, "blocks": "all", **inputs}).result
+import comfy.sample  # noqa: E402
 
 
 def noise(seeds: Sequence[int], size: int = 16) -> torch.Tensor:

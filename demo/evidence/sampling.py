@@ -29,7 +29,7 @@ class Model:
         self.unet, self.text, self.vae = comfyui.loader.load()
 
     def under(self, setting: Setting):
-        return self.unet if setting.node is None else self.comfyui.circulated(self.unet, setting.node, **setting.inputs)
+        return self.unet if setting.node is None else self.comfyui.patch(self.unet, setting.node, **setting.inputs)
 
     def images(self, model, factors: numpy.ndarray, seeds: numpy.ndarray) -> numpy.ndarray:
         """(N, 16, 16, 3) uint8 for one prompt (positions of its factors' values) and one seed each."""
@@ -60,7 +60,7 @@ def sample(folder: Path, setting: Setting, seed_set: int, count: int) -> str:
         model, records = _model.under(setting), []
         if setting.node is None:
             for space in SPACES:
-                model, record = _model.comfyui.probed(model, measure_in=space)
+                model, record = _model.comfyui.probe(model, measure_in=space)
                 records.append(record)
         images.append(_model.images(model, factors, some))
         if records:
