@@ -63,7 +63,8 @@ def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bi
     expected = dense.measures(q, k, retrieval)
     whole = stability.measure(q, k, [retrieval])
     by_head = stability.measure(q, k, retrieval.split(1, dim=1))
-    for measured in (whole, by_head):
+    in_its_memory = stability.measure(q, k, (head.clone() for head in retrieval.split(1, dim=1)), overwrite=True)
+    for measured in (whole, by_head, in_its_memory):
         torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
 
 

@@ -146,9 +146,15 @@ def circulate(
     return Circulated(alpha, beta, None if circulation.rescale == NO_RESCALE else torch.cat(rhos, dim=1))
 
 
-def groups(q: Tensor, times: int = 1) -> Iterator[slice]:
-    """The heads to be done at a time; `times` as many where less is made for each."""
-    return in_parts(q.shape[1], q[:, 0].numel() // times, q.device)
+def groups(q: Tensor) -> Iterator[slice]:
+    """The heads to be done at a time."""
+    return in_parts(q.shape[1], q[:, 0].numel(), q.device)
+
+
+def groups_by_products(q: Tensor) -> Iterator[slice]:
+    """The same where less is made for each head, but for matrices of d×d."""
+    batch, heads, length, d = q.shape
+    return in_parts(heads, batch * d * max(length // 2, 2 * d), q.device)
 
 
 def in_parts(total: int, numbers: int, device: torch.device) -> Iterator[slice]:
@@ -162,7 +168,7 @@ def strength(q: Tensor, k: Tensor, circulation: Circulation) -> tuple[float | Te
     """α and β of this call: numbers, or what `adapt` makes of them."""
     alpha, beta = circulation.alpha, circulation.beta
     if circulation.adaptive is not None:
-        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups(q, times=2)], dim=1)
+        eta = torch.cat([symmetry_index(*products(q[:, heads], k[:, heads])) for heads in groups_by_products(q)], dim=1)
         alpha, beta = adapt(alpha, beta, eta, circulation.adaptive)
     if circulation.factor != 1:
         alpha = 1 + circulation.factor * (alpha - 1)

@@ -19,7 +19,7 @@ from .circulation import (
     VALUE_SPACE,
     Circulated,
     circulate,
-    groups,
+    groups_by_products,
     retrievals,
 )
 from .plan import Plan, Segment
@@ -217,11 +217,12 @@ class Run:
             if space == VALUE_SPACE:
                 within = site.within(tokens)
                 values = call.heads_of_output(out)[:, :, within]
-                some = (values[:, heads] for heads in groups(values, times=2))
+                some = (values[:, heads] for heads in groups_by_products(values))
                 measured[space, tokens] = measure(q[:, :, within], k[:, :, within], some)
             else:
                 parts = made or [(slice(None), None)]
-                measured[space, tokens] = torch.cat([measure(q[rows], k[rows], retrieved(rows, c)) for rows, c in parts], dim=1)
+                found = [measure(q[rows], k[rows], retrieved(rows, c), overwrite=True) for rows, c in parts]
+                measured[space, tokens] = torch.cat(found, dim=1)
         for observer in site.observers:
             observer.see(site.address, site.chunks, measured[observer.probe.space, observer.probe.tokens])
 

@@ -27,18 +27,18 @@ MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor]) -> Tensor:
+def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor], overwrite: bool = False) -> Tensor:
     """All MEASURES for each image: averaged over channels, then heads, (5, B), float32.
 
     q, k (B, H, L, d) as they came, not centred; `retrieved` is what the heads retrieved, all at once
-    or some heads at a time, each (B, heads, L, D).
+    or some heads at a time, each (B, heads, L, D); `overwrite` where nobody else needs it.
     """
     found, done, scratch = [], 0, None
     for retrieval in retrieved:
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
         if scratch is None or scratch[1].shape != retrieval.shape:
-            scratch = _scratch(q, retrieval)
+            scratch = _scratch(q, retrieval, overwrite)
         found.append(_sums(q[:, heads], k[:, heads], retrieval, *scratch))
     *sums, eta = (torch.cat(of_heads, dim=1) for of_heads in zip(*found))
     of_heads = torch.stack((*(m.mean(dim=-1) for m in _of_unit_length(*sums)), eta, skew_ratio(eta)))
@@ -51,11 +51,12 @@ def of_channels(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor
     return *_of_unit_length(*sums), eta
 
 
-def _scratch(q: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor]:
+def _scratch(q: Tensor, retrieval: Tensor, overwrite: bool = False) -> tuple[Tensor, Tensor]:
     """(B, heads, L, 2d + D) and (B, heads, L, D) to work in: on a CPU fresh memory costs more than what is computed in it."""
     dtype = torch.promote_types(q.dtype, torch.float32)
     *tokens, channels = retrieval.shape
-    return tuple(torch.empty(*tokens, width, dtype=dtype, device=q.device) for width in (2 * q.shape[-1] + channels, channels))
+    side_by_side = torch.empty(*tokens, 2 * q.shape[-1] + channels, dtype=dtype, device=q.device)
+    return side_by_side, retrieval if overwrite and retrieval.dtype == dtype else torch.empty(*tokens, channels, dtype=dtype, device=q.device)
 
 
 def _sums(q: Tensor, k: Tensor, retrieval: Tensor, side_by_side: Tensor, of_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
