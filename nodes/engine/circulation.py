@@ -159,7 +159,7 @@ def groups_by_products(q: Tensor) -> Iterator[slice]:
 
 def in_parts(total: int, numbers: int, device: torch.device) -> Iterator[slice]:
     """Parts of about equal size, each of no more than AT_ONCE of the `numbers` that each one has."""
-    most = max(1, (AT_ONCE_CPU if device.type == "cpu" else AT_ONCE) // numbers)
+    most = max(1, (AT_ONCE_CPU if device.type == "cpu" else AT_ONCE) // max(1, numbers))
     at_once = math.ceil(total / math.ceil(total / most))
     return (slice(first, first + at_once) for first in range(0, total, at_once))
 
