@@ -78,7 +78,7 @@ def test_eta_is_that_of_all_heads_though_they_are_done_by_parts(parts, over):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_attention_in_tiles_is_attention(monkeypatch, dtype, heads):
     """So many heads of six at a time, one alone by two threads; the last tile and the last heads fewer. Then in the same memory again."""
-    monkeypatch.setattr(tiles, "NUMBERS", heads * 512 * 700)
+    monkeypatch.setattr(tiles, "NUMBERS_OF_HEADS", heads * 512 * 700)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     ours = tiles.Tiles()
     for queries in (1100, 300):
