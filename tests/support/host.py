@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 sys.path.append(str(ROOT / "demo"))
 
-from inprocess import COMFY, load, node, patch, probe, with_hidden  # noqa: E402, F401
+from inprocess import load, node, patch, probe, with_hidden  # noqa: E402, F401
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # models this small gain nothing from more, and lose much on a busy machine
