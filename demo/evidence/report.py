@@ -17,7 +17,7 @@ from judge import SPACES
 from plan import ALPHAS, BASELINE, BETAS, PER_PROMPT, STEPS, Size, static
 
 EVIDENCE = DEMO.parent / "EVIDENCE.md"
-EARLIER = DEMO / "evidence" / "earlier.csv"  # measures.csv of the model after 3,200 steps of training
+EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of the model after so many steps of training
 OF_SETS = ("precision", "recall", "density", "coverage", "FID", "Vendi")
 REPEATED = ("FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier")
 OF_IMAGES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("spread", "train distance") for s in SPACES))
@@ -67,7 +67,7 @@ def tables(results: Path) -> dict[str, str]:
             made[f"{cohort}-{space}"] = sets_table(measures, cohort, [f"{name}, {space}" for name in OF_SETS])
         made[f"{cohort}-images"] = sets_table(measures, cohort, OF_IMAGES)
         made[f"{cohort}-else"] = sets_table(measures, cohort, ("image change", "colour change"), plain=True)
-    made["earlier"] = sets_table(Table(EARLIER), "main", REPEATED)
+    made |= {f"earlier-{path.stem}": sets_table(Table(path), "main", REPEATED) for path in EARLIER.glob("*.csv")}
     made["memory"] = memory_table(Table(results / "memory.csv"))
     made["prediction"] = prediction_table(Table(results / "prediction.csv"))
     made["correlations"] = correlations_table(Table(results / "correlations.csv"))

@@ -9,7 +9,9 @@ import copy
 import csv
 import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy
 import torch
@@ -20,13 +22,28 @@ from avatars import unet, vae
 from avatars.factors import FACTORS
 
 BATCH = 64
-LEARNING_RATE = 1e-3
 WARM_UP = 100  # steps
-DECAY = 0.3  # the last share of all steps, in which the learning rate goes to zero
 AVERAGE = 0.999  # of the weights, per step
+SAVED_EVERY = 250  # steps
 OPEN = 0.2  # how often a factor is left out of the prompt
 EMPTY = 0.12  # how often the whole prompt is
 LUMA = torch.tensor(vae.LUMA)
+
+
+class Stage(NamedTuple):
+    """Steps with one optimizer, which begin with the averaged weights of the stage before."""
+
+    steps: int
+    muon: bool
+    learning_rate: float
+    decay: float  # the last share of the steps, in which the learning rate goes to zero
+
+    def rate(self, step: int) -> float:
+        return self.learning_rate * min(1.0, (step + 1) / WARM_UP, max(0.01, (self.steps - step) / (self.decay * self.steps)))
+
+
+STAGES = (Stage(11_200, False, 1e-3, 0.3), Stage(2_200, True, 1e-3, 0.6), Stage(2_600, True, 8e-4, 0.6))
+STEPS = sum(stage.steps for stage in STAGES)
 
 
 class Trainee(torch.nn.Module):
@@ -68,66 +85,111 @@ def plain_attention(q, k, v, heads, *args, **kwargs):
     return (weights @ v).transpose(1, 2).flatten(2)
 
 
-def rate(step: int, steps: int) -> float:
-    """Warm up, stay, go down in a line: a run that is made longer or shorter keeps all but its end."""
-    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, max(0.01, (steps - step) / (DECAY * steps)))
+def optimizers(trainee: Trainee, muon: bool) -> list[torch.optim.Optimizer]:
+    """AdamW; or Muon for the matrices and convolutions between the first layer and the last, and AdamW for the rest.
+
+    Muon takes matrices only: it is given each kernel as a view (out, in · height · width), and its gradient as one too.
+    """
+    matrices, rest = [], []
+    for name, weight in trainee.named_parameters():
+        weight.grad = torch.zeros_like(weight)
+        if muon and weight.ndim > 1 and not name.startswith(("embedding", "unet.input_blocks.0.", "unet.out.")):
+            matrix = torch.nn.Parameter(weight.detach().flatten(1))
+            matrix.grad = weight.grad.flatten(1)
+            matrices.append(matrix)
+        else:
+            rest.append(weight)
+    made = [torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
+    if matrices:
+        made.append(torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
+    return made
+
+
+class Lessons:
+    """Avatars with noise of any strength, and how far from the truth the trainee's prediction of v is."""
+
+    def __init__(self, data: Path, seed: int, trainee: Trainee, device: torch.device):
+        with numpy.load(data) as arrays:
+            images, self.scale = latents(arrays["images"])
+            self._images, self._codes = images.to(device), (torch.from_numpy(arrays["factors"]).long() + 1).to(device)
+        sigmas = trainee.model.model_sampling.sigmas.float().to(device)
+        self._signal = 1 / (1 + sigmas**2).sqrt()
+        self._noise = (1 - self._signal**2).sqrt()
+        self._seed, self._device = seed, device
+
+    def loss(self, trainee: Trainee, step: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)  # of the step, so that an interrupted run sees the same
+        picked = torch.randint(len(self._images), (BATCH,), generator=generator).to(self._device)
+        left_out = (torch.rand(BATCH, len(FACTORS), generator=generator) < OPEN) | (torch.rand(BATCH, 1, generator=generator) < EMPTY)
+        timestep = torch.randint(len(self._signal), (BATCH,), generator=generator).to(self._device)
+        noise = torch.randn(BATCH, *self._images.shape[1:], generator=generator).to(self._device)
+        a, s = (level[timestep][:, None, None, None] for level in (self._signal, self._noise))
+        image, prompt = self._images[picked], self._codes[picked].masked_fill(left_out.to(self._device), 0)
+        with torch.autocast(self._device.type, torch.bfloat16):
+            predicted = trainee(a * image + s * noise, timestep.float(), prompt)
+        return (predicted.float() - (a * noise - s * image)).square().mean()
 
 
 def train(data: Path, work: Path, out: Path, steps: int, seed: int = 0) -> None:
+    """All STAGES, each shortened or lengthened so that they have that many steps together."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     comfy.ldm.modules.attention.optimized_attention = comfy.ldm.modules.attention.optimized_attention_masked = plain_attention
     torch.manual_seed(seed)
-    with numpy.load(data) as arrays:
-        x0, scale = latents(arrays["images"])
-        codes = torch.from_numpy(arrays["factors"]).long() + 1
-    x0, codes = x0.to(device), codes.to(device)
     trainee = Trainee().to(device)
     average = copy.deepcopy(trainee)
-    optimizer = torch.optim.AdamW(trainee.parameters(), LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True)
-    sampling = trainee.model.model_sampling
-    signal = (1 / (1 + sampling.sigmas.float() ** 2).sqrt()).to(device)
-    noise_level = (1 - signal**2).sqrt()
+    lessons = Lessons(data, seed, trainee, device)
 
     checkpoint, curve = work / "training.pt", work / "loss.csv"
-    done, spent = 0, 0.0
+    done, spent, optimizer_states = 0, 0.0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        trainee.load_state_dict(state["trainee"]), average.load_state_dict(state["average"]), optimizer.load_state_dict(state["optimizer"])
-        done, spent = state["done"], state["spent"]
+        trainee.load_state_dict(state["trainee"]), average.load_state_dict(state["average"])
+        done, spent, optimizer_states = state["done"], state["spent"], state["optimizers"]
         print(f"Going on after step {done} of {steps}.", flush=True)
     losses, started = [], time.monotonic()
-    for step in range(done, steps):
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)  # of the step, so that an interrupted run sees the same
-        picked = torch.randint(len(x0), (BATCH,), generator=generator).to(device)
-        left_out = (torch.rand(BATCH, len(FACTORS), generator=generator) < OPEN) | (torch.rand(BATCH, 1, generator=generator) < EMPTY)
-        timestep = torch.randint(len(signal), (BATCH,), generator=generator).to(device)
-        noise = torch.randn(BATCH, *x0.shape[1:], generator=generator).to(device)
-        a, s = (level[timestep][:, None, None, None] for level in (signal, noise_level))
-        prompts = codes[picked].masked_fill(left_out.to(device), 0)
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, steps)
-        with torch.autocast(device.type, torch.bfloat16):
-            predicted = trainee(a * x0[picked] + s * noise, timestep.float(), prompts)
-        loss = (predicted.float() - (a * noise - s * x0[picked])).square().mean()
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(trainee.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 10)))
-        losses.append(loss.detach())
-        if (step + 1) % 50 == 0 or step + 1 == steps:
+    for stage, first, last in stages(steps):
+        if done >= last:
+            continue
+        if done == first:
+            trainee.load_state_dict(average.state_dict())
+            optimizer_states = []
+        of_stage = optimizers(trainee, stage.muon)
+        for optimizer, state in zip(of_stage, optimizer_states):
+            optimizer.load_state_dict(state)
+        for step in range(done - first, stage.steps):
+            for group in (group for optimizer in of_stage for group in optimizer.param_groups):
+                group["lr"] = stage.rate(step)
+            trainee.zero_grad(set_to_none=False)  # Muon holds views of the gradients
+            loss = lessons.loss(trainee, first + step)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+            for optimizer in of_stage:
+                optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(list(average.parameters()), list(trainee.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 10)))
+            losses.append(loss.detach())
+            done = first + step + 1
             now = spent + time.monotonic() - started
-            mean = float(torch.stack(losses).mean())
-            losses.clear()
-            note(curve, step + 1, mean, rate(step, steps), now)
-            print(f"step {step + 1}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
-        if (step + 1) % 250 == 0 or step + 1 == steps:
-            state = {"trainee": trainee.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
-            part = checkpoint.with_suffix(".part")
-            torch.save({**state, "done": step + 1, "spent": spent + time.monotonic() - started}, part)
-            part.replace(checkpoint)
-            write(average, scale, step + 1, seed, out)
+            if done % 50 == 0 or done == last:
+                mean = float(torch.stack(losses).mean())
+                losses.clear()
+                note(curve, done, mean, stage.rate(step), now)
+                print(f"step {done}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
+            if done % SAVED_EVERY == 0 or done == last:
+                state = {"trainee": trainee.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in of_stage]}
+                part = checkpoint.with_suffix(".part")
+                torch.save({**state, "done": done, "spent": now}, part)
+                part.replace(checkpoint)
+                write(average, lessons.scale, done, seed, out)
+
+
+def stages(steps: int) -> Iterator[tuple[Stage, int, int]]:
+    """Each stage, and the steps of all between which it lies."""
+    first = 0
+    for stage in STAGES:
+        stage = stage._replace(steps=round(stage.steps * steps / STEPS))
+        yield stage, first, first + stage.steps
+        first += stage.steps
 
 
 def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: float) -> None:

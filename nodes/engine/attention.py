@@ -42,7 +42,6 @@ class Call:
         self.options: dict = kwargs.get("transformer_options") or {}
         # The marker keeps a backend that falls back on a decorated one from entering our override again.
         self._options = {**named, "_inside_attn_wrapper": True}
-        self._tiles = Tiles()
 
     def plain(self) -> Tensor:
         """The model's own output, by the very call the model made."""
@@ -63,10 +62,10 @@ class Call:
     def heads_of_output(self, tensor: Tensor) -> Tensor:
         return tensor if self._out_heads else tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, tiles: Tiles) -> Tensor:
         """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
         if self.mask is None and self._in_tiles(q):
-            return self._tiles.attention(q, k, v)
+            return tiles.attention(q, k, v)
         send = self._send if q.shape[-1] <= self._head_limit() else attention_pytorch
         mask = self.mask
         if mask is not None and mask.ndim > 2 and mask.shape[0] == self.q.shape[0]:

@@ -25,7 +25,8 @@ from .circulation import (
 from .plan import Plan, Segment
 from .probe import Observer
 from .rule import NEGATIVE, POSITIVE
-from .stability import measure
+from .stability import measure, some_channels
+from .tiles import Tiles
 
 log = logging.getLogger("circulation")
 
@@ -84,6 +85,7 @@ class Run:
         self._hit: set[tuple[int, Address, str]] = set()  # rule, block, branch
         self._declined: dict[str, dict[Address, int]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
+        self._tiles = Tiles()
 
     @property
     def idle(self) -> bool:
@@ -181,7 +183,7 @@ class Run:
                     k[rows],
                     v[rows],
                     own[rows],
-                    partial(call.attend, rows=rows, queries=within),
+                    partial(call.attend, rows=rows, queries=within, tiles=self._tiles),
                     segment.circulation,
                     out=new[rows, :, within],
                     x=None if site.x is None else site.x[rows],
@@ -209,8 +211,11 @@ class Run:
         """Stability of what the model retrieved, after circulation if any acted."""
         q, k = call.heads_of(call.q), call.heads_of(call.k)
 
-        def retrieved(rows: slice, circulated: Circulated | None) -> Iterator[Tensor]:
-            return retrievals(q[rows], k[rows], site.x[rows], call.mask_of(rows), circulated)
+        def in_input_space(rows: slice, circulated: Circulated | None) -> Tensor:
+            of_rows, x, mask = (q[rows], k[rows]), site.x[rows], call.mask_of(rows)
+            parts = some_channels(x, q.shape[-1])
+            found = [measure(*of_rows, retrievals(*of_rows, some, mask, circulated), overwrite=True) for some in parts]
+            return sum(of_part * (some.shape[-1] / x.shape[-1]) for of_part, some in zip(found, parts))
 
         measured = {}
         for space, tokens in {(observer.probe.space, observer.probe.tokens) for observer in site.observers}:
@@ -221,8 +226,7 @@ class Run:
                 measured[space, tokens] = measure(q[:, :, within], k[:, :, within], some)
             else:
                 parts = made or [(slice(None), None)]
-                found = [measure(q[rows], k[rows], retrieved(rows, c), overwrite=True) for rows, c in parts]
-                measured[space, tokens] = torch.cat(found, dim=1)
+                measured[space, tokens] = torch.cat([in_input_space(*part) for part in parts], dim=1)
         for observer in site.observers:
             observer.see(site.address, site.chunks, measured[observer.probe.space, observer.probe.tokens])
 

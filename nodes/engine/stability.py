@@ -9,8 +9,7 @@ tokens and scaled to ‖s‖ = 1, and q, k centred over tokens, without 1/√d, 
     alignment                cos(s, h) = −2E / ‖h‖           1 is settled
     symmetry index η         (‖M_sym‖² − ‖M_skew‖²) / ‖M‖²   1 symmetric, −1 skew; centred here
 
-No L×L and no C×C matrix: kᵀ [k ; q ; s] and qᵀ [q ; s] hold u, w and what η is made of, and one more product of L·2d·D
-for D channels gives h. Centring removes biases of q and k.
+No L×L and no C×C matrix: kᵀ [k ; q ; s] and qᵀ [q ; s] hold u, w and what η is made of. Centring removes biases of q and k.
 """
 
 from __future__ import annotations
@@ -45,6 +44,11 @@ def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor], overwrite: bool =
     return of_heads.mean(dim=2)
 
 
+def some_channels(x: Tensor, d: int) -> tuple[Tensor, ...]:
+    """X, (B, L, C), in the parts that are retrieved and measured at a time: besides its L numbers each channel takes 4d for products, much where tokens are few."""
+    return x.chunk(2 if x.shape[-2] <= 4 * d else 1, dim=-1)
+
+
 def of_channels(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(E, r, alignment) of every channel, each (B, H, D), and η of every head, (B, H), from what `measure` takes at once."""
     *sums, eta = _sums(q, k, retrieval, *_scratch(q, retrieval))
@@ -64,17 +68,19 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, side_by_side: Tensor, of_toke
 
     Few passes over the tokens, in long rows, and each one that torch has a fast loop for.
     """
-    d, channels = q.shape[-1], retrieval.shape[-1]
+    d, channels, heads = q.shape[-1], retrieval.shape[-1], q.shape[:2]
     torch.cat((k, q, retrieval), dim=-1, out=side_by_side)
-    side_by_side.sub_(side_by_side.mean(dim=-2, keepdim=True))
+    side_by_side, of_tokens = side_by_side.flatten(0, 1), of_tokens.flatten(0, 1)
+    side_by_side.sub_(side_by_side.mean(dim=1, keepdim=True))
     k, q, s = side_by_side.split((d, d, channels), dim=-1)
-    kk, kq, u = (k.mT @ side_by_side).split((d, d, channels), dim=-1)
-    qq, w = (q.mT @ side_by_side[..., d:]).split((d, channels), dim=-1)
-    length = torch.mul(s, s, out=of_tokens).sum(dim=-2)
-    double_h = torch.matmul(side_by_side[..., : 2 * d], torch.cat((w, u), dim=-2), out=of_tokens)  # k w + q u
-    unstable = torch.mul(double_h, s, out=s).lt_(0).mean(dim=-2)
-    field = double_h.mul_(double_h).sum(dim=-2)
-    return (u * w).sum(dim=-2), unstable, length, field, symmetry_index(qq, kk, kq)
+    kk, kq, u = torch.bmm(k.mT, side_by_side).split((d, d, channels), dim=-1)
+    qq, w = torch.bmm(q.mT, side_by_side[..., d:]).split((d, channels), dim=-1)
+    length = torch.mul(s, s, out=of_tokens).sum(dim=1)
+    double_h = torch.bmm(k, w, out=of_tokens).baddbmm_(q, u)
+    unstable = torch.mul(double_h, s, out=s).lt_(0).mean(dim=1)
+    field = double_h.mul_(double_h).sum(dim=1)
+    of_heads = (u * w).sum(dim=1), unstable, length, field, symmetry_index(qq, kk, kq)
+    return tuple(each.unflatten(0, heads) for each in of_heads)
 
 
 def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:

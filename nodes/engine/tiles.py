@@ -1,6 +1,7 @@
 """Ordinary attention on a CPU, in plain torch."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ ROWS_OF_THREAD = 128  # fewer than these are multiplied faster by all threads to
 
 
 class Tiles:
-    """Some heads after others, all in the same memory: taking fresh memory costs as much as what is computed in it."""
+    """Attention of some heads after others, call after call, in the same memory: taking fresh memory costs as much as what is computed in it."""
 
     def __init__(self):
         self._memory = torch.empty(0)
@@ -28,15 +29,14 @@ class Tiles:
         least, most = ROWS
         rows = min(q.shape[1], most, max(least, NUMBERS // k.shape[1]))
         at_once = min(q.shape[0], max(1, NUMBERS_OF_HEADS // (rows * k.shape[1])))
-        scratch = self._scratch(at_once, rows, k.shape[1], dtype=q.dtype)
-        for some in (slice(first, first + at_once) for first in range(0, q.shape[0], at_once)):
-            keys, values = k[some].mT, v[some]
-            for tile, into in zip(q[some].split(rows, dim=1), out[some].split(rows, dim=1)):
-                tile, into, logits = of_threads(tile, into, scratch[: tile.shape[0], : tile.shape[1]])
-                matrices = len(tile), -1, -1
-                torch.baddbmm(logits, tile, keys.expand(matrices), beta=0, alpha=scale, out=logits)
+        for queries, keys, values, into in zip(*(t.split(at_once) for t in (q, k.mT, v, out))):
+            for tile, result in zip(tiles_of(queries, rows), tiles_of(into, rows)):
+                if len(tile) != len(keys):
+                    keys, values = (t[:1].expand(len(tile), -1, -1) for t in (keys, values))
+                logits = self._scratch(*tile.shape[:2], keys.shape[-1], dtype=q.dtype)
+                torch.baddbmm(logits, tile, keys, beta=0, alpha=scale, out=logits)
                 torch.softmax(logits, dim=-1, out=logits)
-                torch.bmm(logits, values.expand(matrices), out=into)
+                torch.bmm(logits, values, out=result)
         return out.unflatten(0, shape)
 
     def _scratch(self, *shape: int, dtype: torch.dtype) -> Tensor:
@@ -45,9 +45,11 @@ class Tiles:
         return self._memory[: math.prod(shape)].view(shape)
 
 
-def of_threads(*of_queries: Tensor) -> tuple[Tensor, ...]:
-    """Queries of one head, (1, rows, ·), as a matrix for each thread: what it multiplies stays in its own cache."""
-    heads, rows, threads = *of_queries[0].shape[:2], torch.get_num_threads()
-    if heads > 1 or rows % threads or rows < threads * ROWS_OF_THREAD:
-        return of_queries
-    return tuple(t.unflatten(1, (threads, -1))[0] for t in of_queries)
+def tiles_of(heads: Tensor, rows: int) -> Sequence[Tensor]:
+    """So many rows of some heads, (heads, N, ·), at a time; of one head as a matrix for each thread: what it multiplies stays in its own cache."""
+    threads, length = torch.get_num_threads(), heads.shape[1]
+    if len(heads) > 1 or length < rows or rows % threads or rows < threads * ROWS_OF_THREAD:
+        return heads.split(rows, dim=1)
+    rest = length % rows
+    whole = heads[0, : length - rest].unflatten(0, (-1, threads, rows // threads)).unbind()
+    return [*whole, heads[:, length - rest :]] if rest else whole

@@ -1,0 +1,69 @@
+"""Training of the model in the box, a few steps of it."""
+
+import sys
+
+import pytest
+import torch
+from support.host import ROOT
+
+sys.path += [str(ROOT / "demo"), str(ROOT / "demo" / "train")]
+
+import train  # noqa: E402
+from avatars import loader  # noqa: E402
+
+import comfy.ldm.modules.attention as attention  # noqa: E402
+
+DATA = ROOT / "demo" / "model" / "train.npz"
+SHORT = tuple(train.Stage(2, muon, 1e-3, 0.5) for muon in (False, True))
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(train, "STAGES", SHORT)
+    monkeypatch.setattr(train, "STEPS", 4)
+    monkeypatch.setattr(train, "BATCH", 2)
+    for name in ("optimized_attention", "optimized_attention_masked"):  # which training replaces
+        monkeypatch.setattr(attention, name, getattr(attention, name))
+
+
+def weights(folder):
+    state = torch.load(folder / "training.pt", weights_only=True)
+    assert state["done"] == 4
+    return state["trainee"]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, after):
+    straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
+    straight.mkdir(), interrupted.mkdir()
+    train.train(DATA, straight, straight / "out.safetensors", 4)
+    monkeypatch.setattr(train, "SAVED_EVERY", 1)
+    learn = train.Lessons.loss
+
+    def stop(lessons, trainee, step):
+        if step == after:
+            raise KeyboardInterrupt
+        return learn(lessons, trainee, step)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Lessons, "loss", stop)
+        train.train(DATA, interrupted, interrupted / "out.safetensors", 4)
+    train.train(DATA, interrupted, interrupted / "out.safetensors", 4)
+    expected = weights(straight)
+    for name, weight in weights(interrupted).items():
+        assert torch.equal(weight, expected[name]), name
+    assert loader.load(straight / "out.safetensors")
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_step_moves_every_weight(muon):
+    """Muon has views of the convolutions and of their gradients."""
+    trainee = train.Trainee()
+    for weight in trainee.parameters():
+        torch.nn.init.normal_(weight, std=0.02)
+    before = {name: weight.detach().clone() for name, weight in trainee.named_parameters()}
+    optimizers = train.optimizers(trainee, muon)
+    train.Lessons(DATA, 0, trainee, torch.device("cpu")).loss(trainee, 0).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    assert not [name for name, weight in trainee.named_parameters() if torch.equal(weight, before[name])]
