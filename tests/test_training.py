@@ -63,6 +63,9 @@ def test_a_step_moves_every_weight(muon):
         torch.nn.init.normal_(weight, std=0.02)
     before = {name: weight.detach().clone() for name, weight in trainee.named_parameters()}
     optimizers = train.optimizers(trainee, muon)
+    unet = trainee.unet
+    ends = {unet.input_blocks[0][0].weight, unet.out[2].weight, *(table.weight for table in trainee.embedding)}
+    assert ends <= set(optimizers[0].param_groups[0]["params"])
     train.Lessons(DATA, 0, trainee, torch.device("cpu")).loss(trainee, 0).backward()
     for optimizer in optimizers:
         optimizer.step()

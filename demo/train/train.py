@@ -44,6 +44,7 @@ class Stage(NamedTuple):
 
 STAGES = (Stage(11_200, False, 1e-3, 0.3), Stage(2_200, True, 1e-3, 0.6), Stage(2_600, True, 8e-4, 0.6))
 STEPS = sum(stage.steps for stage in STAGES)
+ENDS = ("embedding.", ".input_blocks.0.", ".out.")  # what Muon is not for
 
 
 class Trainee(torch.nn.Module):
@@ -93,7 +94,7 @@ def optimizers(trainee: Trainee, muon: bool) -> list[torch.optim.Optimizer]:
     matrices, rest = [], []
     for name, weight in trainee.named_parameters():
         weight.grad = torch.zeros_like(weight)
-        if muon and weight.ndim > 1 and not name.startswith(("embedding", "unet.input_blocks.0.", "unet.out.")):
+        if muon and weight.ndim > 1 and not any(end in name for end in ENDS):
             matrix = torch.nn.Parameter(weight.detach().flatten(1))
             matrix.grad = weight.grad.flatten(1)
             matrices.append(matrix)

@@ -147,9 +147,9 @@ def circulate(
 
 
 def groups(q: Tensor) -> Iterator[slice]:
-    """The heads to be done at a time: no more of few tokens than of 512, beside which what is made for them would be much."""
+    """The heads to be done at a time. Few tokens count double: what is made for a head is then more, beside q."""
     batch, heads, length, d = q.shape
-    return in_parts(heads, batch * d * max(length, 512), q.device)
+    return in_parts(heads, batch * d * max(length, min(2 * length, 512)), q.device)
 
 
 def groups_by_products(q: Tensor) -> Iterator[slice]:
