@@ -8,7 +8,7 @@ from support.host import engine
 
 method, tiles = engine("circulation"), engine("tiles")
 ALPHA, BETA = 1.5, 3.0
-AT_ONCE = {"together": 2**40, "by twos": 2**14, "one by one": 1}  # numbers in q; three heads of 24 channels, of 64 tokens that count double
+AT_ONCE = {"together": 2**40, "by twos": 2**13, "one by one": 1}  # numbers in q; three heads of 64 tokens of 24 channels
 IMAGE = {"all": slice(None), "image": slice(20, 50)}
 
 

@@ -32,7 +32,7 @@ EVERYTHING = slice(None)  # all tokens of a call
 
 # Numbers in q of the heads that are done at a time, if these are more than one: what is made for them takes up to eight times as
 # much. On a CPU as few as keep it in the cache; elsewhere so many that starting the work takes no time worth naming.
-AT_ONCE_CPU = 2**17
+AT_ONCE_CPU = 2**16
 AT_ONCE = 2**24
 
 # Ordinary attention of some heads, and which of the heads these are: q and k (B, heads, L, 2d), v (B, heads, L, d)
@@ -147,15 +147,14 @@ def circulate(
 
 
 def groups(q: Tensor) -> Iterator[slice]:
-    """The heads to be done at a time. Few tokens count double: what is made for a head is then more, beside q."""
-    batch, heads, length, d = q.shape
-    return in_parts(heads, batch * d * max(length, min(2 * length, 512)), q.device)
+    """The heads to be done at a time."""
+    return in_parts(q.shape[1], q[:, 0].numel(), q.device)
 
 
 def groups_by_products(q: Tensor) -> Iterator[slice]:
     """The same where less is made for each head, but for matrices of d×d."""
     batch, heads, length, d = q.shape
-    return in_parts(heads, batch * d * max(length, 4 * d), q.device)
+    return in_parts(heads, batch * d * max(length // 2, 2 * d), q.device)
 
 
 def in_parts(total: int, numbers: int, device: torch.device) -> Iterator[slice]:
@@ -234,7 +233,7 @@ def some_queries(q: Tensor, x: Tensor) -> Iterator[slice]:
     """The queries of one head for which X is retrieved at a time: no backend takes values that much wider than the keys, and
     torch's fallback writes the logits of all the queries that it is given."""
     batch, _, length, _ = q.shape
-    return in_parts(length, batch * (length + x.shape[-1]) * 3 // 4, q.device)
+    return in_parts(length, batch * (length + x.shape[-1]) * 3 // 8, q.device)
 
 
 def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated | None = None) -> Iterator[Tensor]:
