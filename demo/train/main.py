@@ -35,7 +35,7 @@ def main(options):
     if not (WORK / "classifier.safetensors").exists():
         classifier.save(classifier.train(*labelled(data["classifier"])), WORK / "classifier.safetensors")
     judge_classifier(data["held_out"])
-    train.train(data["train"], WORK, WORK / "avatars.safetensors", options.steps, options.seed)
+    train.train(data["train"], WORK, WORK / "avatars.safetensors", options.steps or train.STEPS, options.seed)
     draw_loss(WORK / "loss.csv", WORK / "loss.png")
     if options.install:
         for name in SHIPPED:

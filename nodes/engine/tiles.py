@@ -48,7 +48,7 @@ class Tiles:
 def tiles_of(heads: Tensor, rows: int) -> Sequence[Tensor]:
     """So many rows of some heads, (heads, N, ·), at a time; of one head as a matrix for each thread: what it multiplies stays in its own cache."""
     threads, length = torch.get_num_threads(), heads.shape[1]
-    if len(heads) > 1 or length < rows or rows % threads or rows < threads * ROWS_OF_THREAD:
+    if len(heads) > 1 or rows % threads or rows < threads * ROWS_OF_THREAD:
         return heads.split(rows, dim=1)
     rest = length % rows
     whole = heads[0, : length - rest].unflatten(0, (-1, threads, rows // threads)).unbind()
