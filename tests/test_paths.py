@@ -25,8 +25,8 @@ def path(request, monkeypatch):
     if request.param == "by the backend":
         monkeypatch.setattr(engine("attention").Call, "_in_tiles", lambda self, q: False)
     called = []
-    own = tiles.Tiles.attention
-    monkeypatch.setattr(tiles.Tiles, "attention", lambda *args: called.append(1) or own(*args))
+    own = tiles.attention
+    monkeypatch.setattr(tiles, "attention", lambda *args: called.append(1) or own(*args))
     previous = (lambda func, *args, **kwargs: func(*args, **kwargs)) if "another" in request.param else None
     return previous, called, request.param == "in tiles"
 
@@ -80,12 +80,12 @@ def test_attention_in_tiles_is_attention(monkeypatch, dtype, heads):
     """So many heads of six at a time, one alone by two threads; the last tile and the last heads fewer. Then in the same memory again."""
     monkeypatch.setattr(tiles, "NUMBERS_OF_HEADS", heads * 512 * 700)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    ours = tiles.Tiles()
+    scratch = engine("scratch").Scratch()
     for queries in (1100, 1024, 300):
         q, k, v = (torch.randn(2, 3, n, d, dtype=dtype) for n, d in ((queries, 16), (700, 16), (700, 8)))
         exact = dense.logits(q.double(), k.double()).softmax(-1) @ v.double()
         plain = dense.logits(q, k).softmax(-1) @ v
-        assert error(ours.attention(q, k, v), exact) <= 2 * error(plain, exact) + 1e-12
+        assert error(tiles.attention(q, k, v, scratch), exact) <= 2 * error(plain, exact) + 1e-12
 
 
 @pytest.mark.parametrize("tokens, heads, head_dim", [(256, 20, 64), (1024, 10, 64), (4096, 8, 40)])

@@ -11,7 +11,7 @@ from support.models import build
 from support.sampling import sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
-method, stability, record = engine("circulation"), engine("stability"), engine("record")
+method, stability, record, scratch = engine("circulation"), engine("stability"), engine("record"), engine("scratch").Scratch()
 SPACES = ["value space", "input space (paper)"]
 
 
@@ -28,7 +28,7 @@ def test_the_maps_are_the_authors(case):
 @pytest.mark.parametrize("case", golden.cases, ids=named)
 def test_the_scalars_are_the_authors(case):
     x, q, k, _ = golden.qkv(case)
-    measured = stability.measure(q, k, method.retrievals(q, k, x, None)).mean(1)
+    measured = stability.measure(q, k, method.retrievals(q, k, x, None), scratch).mean(1)
     expected = [
         case["stability"][name]
         for name in ("energy", "instability_fraction", "alignment", "eta_centred_mean", "skew_to_sym_centred_mean")
@@ -61,9 +61,9 @@ def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bi
     q, k = (t + bias * torch.randn(shape[-1], generator=generator, dtype=torch.float64) for t in (q, k))
     retrieval = torch.randn(*shape[:3], channels, generator=generator, dtype=torch.float64)
     expected = dense.measures(q, k, retrieval)
-    whole = stability.measure(q, k, [retrieval])
-    by_head = stability.measure(q, k, retrieval.split(1, dim=1))
-    in_its_memory = stability.measure(q, k, (head.clone() for head in retrieval.split(1, dim=1)), overwrite=True)
+    whole = stability.measure(q, k, [retrieval], scratch)
+    by_head = stability.measure(q, k, retrieval.split(1, dim=1), scratch)
+    in_its_memory = stability.measure(q, k, (head.clone() for head in retrieval.split(1, dim=1)), scratch, overwrite=True)
     for measured in (whole, by_head, in_its_memory):
         torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
 
@@ -75,7 +75,7 @@ def test_the_coupling_of_the_published_algorithm_gives_the_same():
         for shape in ((2, 20, 24), (3, 8, 24), (3, 8, 24), (2, 3, 20, 24))
     )
     q, k = (x.unsqueeze(1) @ w.mT for w in (wq, wk))
-    ours = stability.measure(q, k, [retrieval])
+    ours = stability.measure(q, k, [retrieval], scratch)
     torch.testing.assert_close(ours.double(), dense.measures_by_coupling(x, wq, wk, retrieval), rtol=1e-5, atol=1e-6)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from comfy.ldm.modules.attention import attention_pytorch
 
-from .tiles import Tiles
+from . import tiles
+from .scratch import Scratch
 
 _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
 
@@ -62,10 +63,10 @@ class Call:
     def heads_of_output(self, tensor: Tensor) -> Tensor:
         return tensor if self._out_heads else tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, tiles: Tiles) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, scratch: Scratch) -> Tensor:
         """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
         if self.mask is None and self._in_tiles(q):
-            return tiles.attention(q, k, v)
+            return tiles.attention(q, k, v, scratch)
         send = self._send if q.shape[-1] <= self._head_limit() else attention_pytorch
         mask = self.mask
         if mask is not None and mask.ndim > 2 and mask.shape[0] == self.q.shape[0]:

@@ -25,8 +25,8 @@ from .circulation import (
 from .plan import Plan, Segment
 from .probe import Observer
 from .rule import NEGATIVE, POSITIVE
+from .scratch import Scratch
 from .stability import measure, some_channels
-from .tiles import Tiles
 
 log = logging.getLogger("circulation")
 
@@ -85,7 +85,7 @@ class Run:
         self._hit: set[tuple[int, Address, str]] = set()  # rule, block, branch
         self._declined: dict[str, dict[Address, int]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
-        self._tiles = Tiles()
+        self._scratch = Scratch()
 
     @property
     def idle(self) -> bool:
@@ -183,7 +183,7 @@ class Run:
                     k[rows],
                     v[rows],
                     own[rows],
-                    partial(call.attend, rows=rows, queries=within, tiles=self._tiles),
+                    partial(call.attend, rows=rows, queries=within, scratch=self._scratch),
                     segment.circulation,
                     out=new[rows, :, within],
                     x=None if site.x is None else site.x[rows],
@@ -214,7 +214,7 @@ class Run:
         def in_input_space(rows: slice, circulated: Circulated | None) -> Tensor:
             of_rows, x, mask = (q[rows], k[rows]), site.x[rows], call.mask_of(rows)
             parts = some_channels(x, q.shape[-1])
-            found = [measure(*of_rows, retrievals(*of_rows, some, mask, circulated), overwrite=True) for some in parts]
+            found = [measure(*of_rows, retrievals(*of_rows, some, mask, circulated), self._scratch, overwrite=True) for some in parts]
             return sum(of_part * (some.shape[-1] / x.shape[-1]) for of_part, some in zip(found, parts))
 
         measured = {}
@@ -223,7 +223,7 @@ class Run:
                 within = site.within(tokens)
                 values = call.heads_of_output(out)[:, :, within]
                 some = (values[:, heads] for heads in groups_by_products(values))
-                measured[space, tokens] = measure(q[:, :, within], k[:, :, within], some)
+                measured[space, tokens] = measure(q[:, :, within], k[:, :, within], some, self._scratch)
             else:
                 parts = made or [(slice(None), None)]
                 measured[space, tokens] = torch.cat([in_input_space(*part) for part in parts], dim=1)

@@ -20,25 +20,24 @@ import torch
 from torch import Tensor
 
 from .circulation import symmetry_index
+from .scratch import Scratch
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 
 _TINY = torch.finfo(torch.float32).tiny
 
 
-def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor], overwrite: bool = False) -> Tensor:
+def measure(q: Tensor, k: Tensor, retrieved: Iterable[Tensor], scratch: Scratch, overwrite: bool = False) -> Tensor:
     """All MEASURES for each image: averaged over channels, then heads, (5, B), float32.
 
     q, k (B, H, L, d) as they came, not centred; `retrieved` is what the heads retrieved, all at once
     or some heads at a time, each (B, heads, L, D); `overwrite` where nobody else needs it.
     """
-    found, done, scratch = [], 0, None
+    found, done = [], 0
     for retrieval in retrieved:
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        if scratch is None or scratch[1].shape != retrieval.shape:
-            scratch = _scratch(q, retrieval, overwrite)
-        found.append(_sums(q[:, heads], k[:, heads], retrieval, *scratch))
+        found.append(_sums(q[:, heads], k[:, heads], retrieval, scratch, overwrite))
     *sums, eta = (torch.cat(of_heads, dim=1) for of_heads in zip(*found))
     of_heads = torch.stack((*(m.mean(dim=-1) for m in _of_unit_length(*sums)), eta, skew_ratio(eta)))
     return of_heads.mean(dim=2)
@@ -51,24 +50,19 @@ def some_channels(x: Tensor, d: int) -> tuple[Tensor, ...]:
 
 def of_channels(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(E, r, alignment) of every channel, each (B, H, D), and η of every head, (B, H), from what `measure` takes at once."""
-    *sums, eta = _sums(q, k, retrieval, *_scratch(q, retrieval))
+    *sums, eta = _sums(q, k, retrieval, Scratch(), overwrite=False)
     return *_of_unit_length(*sums), eta
 
 
-def _scratch(q: Tensor, retrieval: Tensor, overwrite: bool = False) -> tuple[Tensor, Tensor]:
-    """(B, heads, L, 2d + D) and (B, heads, L, D) to work in: on a CPU fresh memory costs more than what is computed in it."""
-    dtype = torch.promote_types(q.dtype, torch.float32)
-    *tokens, channels = retrieval.shape
-    side_by_side = torch.empty(*tokens, 2 * q.shape[-1] + channels, dtype=dtype, device=q.device)
-    return side_by_side, retrieval if overwrite and retrieval.dtype == dtype else torch.empty(*tokens, channels, dtype=dtype, device=q.device)
-
-
-def _sums(q: Tensor, k: Tensor, retrieval: Tensor, side_by_side: Tensor, of_tokens: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """u·w, r, ‖s‖² and ‖2h‖² of each channel, each (B, H, D), with s as long as it came, and η of each head, (B, H).
 
     Few passes over the tokens, in long rows, and each one that torch has a fast loop for.
     """
     d, channels, heads = q.shape[-1], retrieval.shape[-1], q.shape[:2]
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    side_by_side = scratch.take("side by side", (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
+    of_tokens = retrieval if overwrite and retrieval.dtype == dtype else scratch.take("of tokens", retrieval.shape, q, dtype)
     torch.cat((k, q, retrieval), dim=-1, out=side_by_side)
     side_by_side, of_tokens = side_by_side.flatten(0, 1), of_tokens.flatten(0, 1)
     side_by_side.sub_(side_by_side.mean(dim=1, keepdim=True))
