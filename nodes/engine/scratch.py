@@ -18,9 +18,9 @@ class Scratch:
         dtype, size = dtype or like.dtype, math.prod(shape)
         if like.device.type != "cpu":
             return torch.empty(shape, dtype=dtype, device=like.device)
-        kept = self._kept.get(use)
+        kept = self._kept.pop(use, None)
         if kept is None or kept.numel() < size or kept.dtype != dtype:
-            kept = None
-            self._kept.pop(use, None)  # before more is taken
-            kept = self._kept[use] = torch.empty(size, dtype=dtype)
-        return kept[:size].view(*shape)
+            del kept  # before more is taken
+            kept = torch.empty(size, dtype=dtype)
+        self._kept[use] = kept
+        return kept[:size].view(shape)
