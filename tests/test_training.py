@@ -14,13 +14,11 @@ from avatars import loader  # noqa: E402
 import comfy.ldm.modules.attention as attention  # noqa: E402
 
 DATA = ROOT / "demo" / "model" / "train.npz"
-SHORT = tuple(train.Stage(2, muon, 1e-3, 0.5) for muon in (False, True))
+STEPS = 4
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(train, "STAGES", SHORT)
-    monkeypatch.setattr(train, "STEPS", 4)
     monkeypatch.setattr(train, "BATCH", 2)
     for name in ("optimized_attention", "optimized_attention_masked"):  # which training replaces
         monkeypatch.setattr(attention, name, getattr(attention, name))
@@ -28,7 +26,7 @@ def short(monkeypatch):
 
 def weights(folder):
     state = torch.load(folder / "training.pt", weights_only=True)
-    assert state["done"] == 4
+    assert state["done"] == STEPS
     return state["trainee"]
 
 
@@ -36,7 +34,7 @@ def weights(folder):
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, after):
     straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
     straight.mkdir(), interrupted.mkdir()
-    train.train(DATA, straight, straight / "out.safetensors", 4)
+    train.train(DATA, straight, straight / "out.safetensors", STEPS)
     monkeypatch.setattr(train, "SAVED_EVERY", 1)
     learn = train.Lessons.loss
 
@@ -47,26 +45,24 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train.Lessons, "loss", stop)
-        train.train(DATA, interrupted, interrupted / "out.safetensors", 4)
-    train.train(DATA, interrupted, interrupted / "out.safetensors", 4)
+        train.train(DATA, interrupted, interrupted / "out.safetensors", STEPS)
+    train.train(DATA, interrupted, interrupted / "out.safetensors", STEPS)
     expected = weights(straight)
     for name, weight in weights(interrupted).items():
         assert torch.equal(weight, expected[name]), name
     assert loader.load(straight / "out.safetensors")
 
 
-@pytest.mark.parametrize("muon", [False, True])
-def test_a_step_moves_every_weight(muon):
+def test_a_step_moves_every_weight():
     """Muon has views of the convolutions and of their gradients."""
     trainee = train.Trainee()
     for weight in trainee.parameters():
         torch.nn.init.normal_(weight, std=0.02)
     before = {name: weight.detach().clone() for name, weight in trainee.named_parameters()}
-    optimizers = train.optimizers(trainee, muon)
+    muon, adamw = train.optimizers(trainee)
     unet = trainee.unet
     ends = {unet.input_blocks[0][0].weight, unet.out[2].weight, *(table.weight for table in trainee.embedding)}
-    assert ends <= set(optimizers[0].param_groups[0]["params"])
+    assert ends <= set(adamw.param_groups[0]["params"])
     train.Lessons(DATA, 0, trainee, torch.device("cpu")).loss(trainee, 0).backward()
-    for optimizer in optimizers:
-        optimizer.step()
+    muon.step(), adamw.step()
     assert not [name for name, weight in trainee.named_parameters() if torch.equal(weight, before[name])]

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..environment import prepare
 
 parser = argparse.ArgumentParser(prog="python3 -m demo.train", description=__doc__)
-parser.add_argument("--steps", type=int, help="of 64 images each, in all stages together (default: those of STAGES in train.py)")
+parser.add_argument("--steps", type=int, help="of training the model (default: STEPS in train.py)")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--threads", type=int, help="CPU threads (default: one for each core)")
 parser.add_argument("--install", action="store_true", help="put the result in the place of the files in demo/model")

@@ -64,7 +64,7 @@ def draw_loss(curve, path):
     FigureCanvasAgg(figure)
     ax = figure.subplots()
     ax.plot(step, loss, color="#0072b2")
-    ax.set(xlabel="step of 64 images", ylabel="mean squared error of v", yscale="log")
+    ax.set(xlabel=f"step of {train.BATCH} images", ylabel="mean squared error of v", yscale="log")
     figure.savefig(path, dpi=100)
 
 

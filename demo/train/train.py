@@ -9,9 +9,7 @@ import copy
 import csv
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy
 import torch
@@ -21,29 +19,15 @@ import comfy.ldm.modules.attention
 from avatars import unet, vae
 from avatars.factors import FACTORS
 
-BATCH = 64
+BATCH = 32
+STEPS = 8_500
+LEARNING_RATE = 3e-3  # rises over the first steps, then falls in a line to zero
 WARM_UP = 100  # steps
 AVERAGE = 0.999  # of the weights, per step
 SAVED_EVERY = 250  # steps
 OPEN = 0.2  # how often a factor is left out of the prompt
 EMPTY = 0.12  # how often the whole prompt is
 LUMA = torch.tensor(vae.LUMA)
-
-
-class Stage(NamedTuple):
-    """Steps with one optimizer, which begin with the averaged weights of the stage before."""
-
-    steps: int
-    muon: bool
-    learning_rate: float
-    decay: float  # the last share of the steps, in which the learning rate goes to zero
-
-    def rate(self, step: int) -> float:
-        return self.learning_rate * min(1.0, (step + 1) / WARM_UP, max(0.01, (self.steps - step) / (self.decay * self.steps)))
-
-
-STAGES = (Stage(11_200, False, 1e-3, 0.3), Stage(2_200, True, 1e-3, 0.6), Stage(2_600, True, 8e-4, 0.6))
-STEPS = sum(stage.steps for stage in STAGES)
 ENDS = ("embedding.", ".input_blocks.0.", ".out.")  # what Muon is not for
 
 
@@ -81,29 +65,39 @@ def latents(images: numpy.ndarray) -> tuple[torch.Tensor, float]:
 
 def plain_attention(q, k, v, heads, *args, **kwargs):
     """On small sequences and CPUs its gradient is several times faster than that of the fused kernel."""
-    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    weights = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1).to(v.dtype)
-    return (weights @ v).transpose(1, 2).flatten(2)
+    with torch.autocast(q.device.type, enabled=False):  # which would take the softmax to float32
+        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+        weights = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(dim=-1)
+        return (weights @ v).transpose(1, 2).flatten(2)
 
 
-def optimizers(trainee: Trainee, muon: bool) -> list[torch.optim.Optimizer]:
-    """AdamW; or Muon for the matrices and convolutions between the first layer and the last, and AdamW for the rest.
+def learning_rate(step: int, steps: int) -> float:
+    return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, 1 - step / steps)
+
+
+def optimizers(trainee: Trainee) -> tuple[torch.optim.Optimizer, ...]:
+    """Muon for the matrices and convolutions between the first layer and the last, AdamW for the rest.
 
     Muon takes matrices only: it is given each kernel as a view (out, in · height · width), and its gradient as one too.
     """
     matrices, rest = [], []
     for name, weight in trainee.named_parameters():
         weight.grad = torch.zeros_like(weight)
-        if muon and weight.ndim > 1 and not any(end in name for end in ENDS):
+        if weight.ndim > 1 and not any(end in name for end in ENDS):
             matrix = torch.nn.Parameter(weight.detach().flatten(1))
             matrix.grad = weight.grad.flatten(1)
             matrices.append(matrix)
         else:
             rest.append(weight)
-    made = [torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.01, fused=True)]
-    if matrices:
-        made.append(torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"))
-    return made
+    return (
+        torch.optim.Muon(matrices, momentum=0.95, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, betas=(0.9, 0.99), weight_decay=0.01, fused=True),
+    )
+
+
+def spread(count: int, generator: torch.Generator) -> torch.Tensor:
+    """(count,), one in each of as many equal parts of [0, 1): the loss depends on the noise much more than on the image."""
+    return ((torch.arange(count) + torch.rand(count, generator=generator)) / count).clamp_max(1 - 2**-24)
 
 
 class Lessons:
@@ -122,7 +116,7 @@ class Lessons:
         generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)  # of the step, so that an interrupted run sees the same
         picked = torch.randint(len(self._images), (BATCH,), generator=generator).to(self._device)
         left_out = (torch.rand(BATCH, len(FACTORS), generator=generator) < OPEN) | (torch.rand(BATCH, 1, generator=generator) < EMPTY)
-        timestep = torch.randint(len(self._signal), (BATCH,), generator=generator).to(self._device)
+        timestep = (spread(BATCH, generator) * len(self._signal)).long().to(self._device)
         noise = torch.randn(BATCH, *self._images.shape[1:], generator=generator).to(self._device)
         a, s = (level[timestep][:, None, None, None] for level in (self._signal, self._noise))
         image, prompt = self._images[picked], self._codes[picked].masked_fill(left_out.to(self._device), 0)
@@ -132,65 +126,49 @@ class Lessons:
 
 
 def train(data: Path, work: Path, out: Path, steps: int, seed: int = 0) -> None:
-    """All STAGES, each shortened or lengthened so that they have that many steps together."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     comfy.ldm.modules.attention.optimized_attention = comfy.ldm.modules.attention.optimized_attention_masked = plain_attention
     torch.manual_seed(seed)
     trainee = Trainee().to(device)
     average = copy.deepcopy(trainee)
     lessons = Lessons(data, seed, trainee, device)
+    of_training = optimizers(trainee)
 
     checkpoint, curve = work / "training.pt", work / "loss.csv"
-    done, spent, optimizer_states = 0, 0.0, []
+    done, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         trainee.load_state_dict(state["trainee"]), average.load_state_dict(state["average"])
-        done, spent, optimizer_states = state["done"], state["spent"], state["optimizers"]
+        for optimizer, of_it in zip(of_training, state["optimizers"]):
+            optimizer.load_state_dict(of_it)
+        done, spent = state["done"], state["spent"]
         print(f"Going on after step {done} of {steps}.", flush=True)
     losses, started = [], time.monotonic()
-    for stage, first, last in stages(steps):
-        if done >= last:
-            continue
-        if done == first:
-            trainee.load_state_dict(average.state_dict())
-            optimizer_states = []
-        of_stage = optimizers(trainee, stage.muon)
-        for optimizer, state in zip(of_stage, optimizer_states):
-            optimizer.load_state_dict(state)
-        for step in range(done - first, stage.steps):
-            for group in (group for optimizer in of_stage for group in optimizer.param_groups):
-                group["lr"] = stage.rate(step)
-            trainee.zero_grad(set_to_none=False)  # Muon holds views of the gradients
-            loss = lessons.loss(trainee, first + step)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
-            for optimizer in of_stage:
-                optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), list(trainee.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 10)))
-            losses.append(loss.detach())
-            done = first + step + 1
-            now = spent + time.monotonic() - started
-            if done % 50 == 0 or done == last:
-                mean = float(torch.stack(losses).mean())
-                losses.clear()
-                note(curve, done, mean, stage.rate(step), now)
-                print(f"step {done}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
-            if done % SAVED_EVERY == 0 or done == last:
-                state = {"trainee": trainee.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in of_stage]}
-                part = checkpoint.with_suffix(".part")
-                torch.save({**state, "done": done, "spent": now}, part)
-                part.replace(checkpoint)
-                write(average, lessons.scale, done, seed, out)
-
-
-def stages(steps: int) -> Iterator[tuple[Stage, int, int]]:
-    """Each stage, and the steps of all between which it lies."""
-    first = 0
-    for stage in STAGES:
-        stage = stage._replace(steps=round(stage.steps * steps / STEPS))
-        yield stage, first, first + stage.steps
-        first += stage.steps
+    for step in range(done, steps):
+        for group in (group for optimizer in of_training for group in optimizer.param_groups):
+            group["lr"] = learning_rate(step, steps)
+        trainee.zero_grad(set_to_none=False)  # Muon holds views of the gradients
+        loss = lessons.loss(trainee, step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
+        for optimizer in of_training:
+            optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(trainee.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 10)))
+        losses.append(loss.detach())
+        done = step + 1
+        now = spent + time.monotonic() - started
+        if done % 50 == 0 or done == steps:
+            mean = float(torch.stack(losses).mean())
+            losses.clear()
+            note(curve, done, mean, learning_rate(step, steps), now)
+            print(f"step {done}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
+        if done % SAVED_EVERY == 0 or done == steps:
+            state = {"trainee": trainee.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in of_training]}
+            part = checkpoint.with_suffix(".part")
+            torch.save({**state, "done": done, "spent": now}, part)
+            part.replace(checkpoint)
+            write(average, lessons.scale, done, seed, out)
 
 
 def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: float) -> None:
