@@ -19,8 +19,8 @@ import comfy.ldm.modules.attention
 from avatars import unet, vae
 from avatars.factors import FACTORS
 
-BATCH = 32
-STEPS = 8_500
+BATCH = 64
+STEPS = 9_000
 LEARNING_RATE = 3e-3  # rises over the first steps, then falls in a line to zero
 WARM_UP = 100  # steps
 AVERAGE = 0.999  # of the weights, per step
