@@ -53,18 +53,18 @@ def test_what_the_model_does_not_know_is_said(caplog):
 
 
 @settings(max_examples=5, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 1.0, 2.0]))
-def test_the_vae_keeps_every_pixel(seed, scale):
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 1.0, 2.0]), st.lists(st.floats(-0.5, 0.5), min_size=3, max_size=3))
+def test_the_vae_keeps_every_pixel(seed, scale, centre):
     colours = torch.rand(2, 16, 16, 3, generator=torch.Generator().manual_seed(seed))
     picture = colours.repeat_interleave(8, 1).repeat_interleave(8, 2)
-    autoencoder = comfy.sd.VAE(sd=vae.state_dict(scale))
+    autoencoder = comfy.sd.VAE(sd=vae.state_dict(scale, centre))
     with torch.inference_mode():
         latent = autoencoder.encode(picture)
         decoded = autoencoder.decode(latent)
     assert latent.shape == (2, 4, 16, 16)
     assert (decoded - picture).abs().max() < 1 / 255
-    z = latent * 0.18215  # what the model sees: the colours, stretched to −scale … scale
-    assert torch.allclose(z[:, :3], (colours.permute(0, 3, 1, 2) * 2 - 1) * scale, atol=1e-4 * scale)
+    z = latent * 0.18215  # what the sampler sees: the colours, seen from the centre and stretched
+    assert torch.allclose(z[:, :3], ((colours * 2 - 1 - torch.tensor(centre)) * scale).permute(0, 3, 1, 2), atol=1e-4 * scale)
 
 
 @pytest.fixture(scope="module")

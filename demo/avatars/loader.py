@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import comfy.model_management
@@ -22,8 +23,9 @@ def load(path: Path = FILE) -> tuple[comfy.model_patcher.ModelPatcher, FactorEnc
     """Raises FileNotFoundError where the file is missing."""
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}
-        scale = float(file.metadata()["scale"])
+        scale, centre = (json.loads(file.metadata()[key]) for key in ("scale", "centre"))
     model = unet.build(torch.float32)
+    model.model_sampling = unet.Sampling(model.model_config, vae.with_luma(centre) * scale)
     model.diffusion_model.load_state_dict({k.removeprefix(PREFIX): w for k, w in weights.items() if k.startswith(PREFIX)})
     patcher = comfy.model_patcher.ModelPatcher(
         model.eval().requires_grad_(False),
@@ -31,4 +33,4 @@ def load(path: Path = FILE) -> tuple[comfy.model_patcher.ModelPatcher, FactorEnc
         offload_device=comfy.model_management.unet_offload_device(),
     )
     text = FactorEncoder([weights[f"factors.{factor.name}"] for factor in FACTORS])
-    return patcher, text, comfy.sd.VAE(sd=vae.state_dict(scale))
+    return patcher, text, comfy.sd.VAE(sd=vae.state_dict(scale, centre))

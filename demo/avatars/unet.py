@@ -1,7 +1,9 @@
 """The avatar model's UNet: ComfyUI's own Stable Diffusion 1.5 class, narrow enough for a CPU."""
 
 import comfy.model_base
+import comfy.model_sampling
 import comfy.supported_models
+import torch
 
 WIDTH = 64
 CONTEXT = 64
@@ -21,6 +23,28 @@ class AvatarConfig(comfy.supported_models.SD15):
 
     def model_type(self, state_dict, prefix=""):
         return comfy.model_base.ModelType.V_PREDICTION
+
+
+class Centred(comfy.model_sampling.V_PREDICTION):
+    """Latents whose zero is `centre` for who samples, while the network goes on seeing the ones that it learned.
+
+    Stable Diffusion's schedule ends before all is noise, and an image begins as noise around zero: had zero another colour
+    than the average picture, each image would begin, and end, a little too close to it (Lin et al. 2024, arXiv:2305.08891).
+    """
+
+    centre: torch.Tensor
+
+    def calculate_input(self, sigma, noise):
+        return super().calculate_input(sigma, noise + self.centre)
+
+    def calculate_denoised(self, sigma, model_output, model_input):
+        return super().calculate_denoised(sigma, model_output, model_input + self.centre) - self.centre
+
+
+class Sampling(comfy.model_sampling.ModelSamplingDiscrete, Centred):
+    def __init__(self, config, centre: torch.Tensor):
+        super().__init__(config)
+        self.register_buffer("centre", centre[:, None, None])
 
 
 def build(dtype) -> comfy.model_base.BaseModel:

@@ -9,6 +9,7 @@ import copy
 import csv
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy
@@ -55,12 +56,12 @@ def initialise(network: torch.nn.Module) -> None:
             torch.nn.init.zeros_(weight)
 
 
-def latents(images: numpy.ndarray) -> tuple[torch.Tensor, float]:
-    """Avatars (N, 16, 16, 3) uint8 as latents (N, 4, 16, 16) of unit spread: red, green, blue, luma; and the factor that made it so."""
+def latents(images: numpy.ndarray) -> tuple[torch.Tensor, float, list[float]]:
+    """Avatars (N, 16, 16, 3) uint8 as latents (N, 4, 16, 16) of unit spread: red, green, blue, luma; the factor that made it so; their mean colour."""
     colour = torch.from_numpy(images).float() / 127.5 - 1
     four = torch.cat((colour, (colour * LUMA).sum(-1, keepdim=True)), dim=-1).permute(0, 3, 1, 2)
     scale = float(1 / colour.std())
-    return four * scale, scale
+    return four * scale, scale, colour.mean((0, 1, 2)).tolist()
 
 
 def plain_attention(q, k, v, heads, *args, **kwargs):
@@ -105,7 +106,7 @@ class Lessons:
 
     def __init__(self, data: Path, seed: int, trainee: Trainee, device: torch.device):
         with numpy.load(data) as arrays:
-            images, self.scale = latents(arrays["images"])
+            images, *self.range = latents(arrays["images"])
             self._images, self._codes = images.to(device), (torch.from_numpy(arrays["factors"]).long() + 1).to(device)
         sigmas = trainee.model.model_sampling.sigmas.float().to(device)
         self._signal = 1 / (1 + sigmas**2).sqrt()
@@ -168,7 +169,7 @@ def train(data: Path, work: Path, out: Path, steps: int, seed: int = 0) -> None:
             part = checkpoint.with_suffix(".part")
             torch.save({**state, "done": done, "spent": now}, part)
             part.replace(checkpoint)
-            write(average, lessons.scale, done, seed, out)
+            write(average, lessons.range, done, seed, out)
 
 
 def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: float) -> None:
@@ -180,10 +181,11 @@ def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: flo
         writer.writerow([step, f"{loss:.5f}", f"{learning_rate:.3e}", round(seconds)])
 
 
-def write(trainee: Trainee, scale: float, steps: int, seed: int, out: Path) -> None:
+def write(trainee: Trainee, range_of_latents: Sequence, steps: int, seed: int, out: Path) -> None:
     """The averaged weights in float16, in the layout of a Stable Diffusion checkpoint."""
     weights = {f"model.diffusion_model.{key}": value for key, value in trainee.unet.state_dict().items()}
     weights |= {f"factors.{factor.name}": table.weight.detach() for factor, table in zip(FACTORS, trainee.embedding)}
-    about = {"scale": repr(scale), "steps": str(steps), "batch": str(BATCH), "seed": str(seed)}
+    scale, centre = range_of_latents
+    about = {"scale": json.dumps(scale), "centre": json.dumps(centre), "steps": str(steps), "batch": str(BATCH), "seed": str(seed)}
     about["factors"] = json.dumps({factor.name: factor.words for factor in FACTORS})
     save_file({key: value.half().contiguous().cpu() for key, value in weights.items()}, out, about)
