@@ -103,6 +103,28 @@ def test_images_are_the_same_in_every_version_of_comfyui(avatar_model, alpha):
         assert numpy.abs(pictures - golden[str(alpha)]).max() <= 1.5  # half a level is rounding
 
 
+def test_an_empty_latent_is_the_average_colour(avatar_model):
+    with numpy.load(ROOT / "demo" / "model" / "train.npz") as data, torch.inference_mode():
+        average = torch.from_numpy(data["images"].mean(axis=(0, 1, 2)) / 255).float()
+        decoded = avatar_model[2].decode(torch.zeros(1, 4, 16, 16))
+    assert (decoded - average).abs().max() < 1 / 255
+
+
+def test_the_model_knows_avatars_in_noise(avatar_model):
+    """As the sampler shows them: by the VAE's latents, whose centre is that of the model's sampling."""
+    model, text, autoencoder = avatar_model
+    with numpy.load(ROOT / "demo" / "model" / "held_out.npz") as data:
+        pictures = torch.from_numpy(data["images"][:32]).float().repeat_interleave(8, 1).repeat_interleave(8, 2) / 255
+        prompts = (data["factors"][:32].astype(int) + 1).tolist()
+    with torch.inference_mode():
+        clean = model.model.process_latent_in(autoencoder.encode(pictures))
+        noisy = clean + 2 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+        found = model.model.apply_model(noisy, torch.full((32,), 2.0), c_crossattn=text.encode(prompts))
+    error = (found - clean).square().mean()
+    print("ERR", error)
+    assert error < 0.06
+
+
 def test_prompts_are_followed(avatar_model):
     """Of the background's colour one can be sure at a glance."""
     model, text, autoencoder = avatar_model

@@ -8,6 +8,7 @@ import numpy
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ks_2samp
 from support.host import ROOT
 
 sys.path.append(str(ROOT / "demo" / "evidence"))
@@ -65,6 +66,16 @@ def test_spread_over_halves_is_the_standard_error():
 def test_spread_of_images_of_one_prompt():
     points = numpy.array([[0.0, 0], [3, 4], [7, 7], [7, 7]])
     assert metrics.spread(points, 2).tolist() == [5, 5, 0, 0]
+
+
+def test_distributions_apart():
+    """The statistic is Kolmogorov's and Smirnov's; swapping keeps what the two of a prompt share out of it."""
+    draw = numpy.random.default_rng(0)
+    prompt, a, b = draw.normal(0, 3, 400), draw.normal(size=400), draw.normal(size=400)
+    difference, chance = metrics.apart(prompt + a, prompt + b)
+    assert difference == pytest.approx(ks_2samp(prompt + a, prompt + b).statistic)
+    assert chance > 0.05
+    assert metrics.apart(prompt + a, prompt + b + 0.5)[1] < 0.05 < ks_2samp(prompt + a, prompt + b + 0.5).pvalue
 
 
 def test_palette_validity():

@@ -10,7 +10,7 @@ from scipy.stats import rankdata, spearmanr
 
 from data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, avatars, file_of
 from judge import SPACES, Judge, Row, controls
-from metrics import halves
+from metrics import apart, halves
 from plan import BASELINE, PER_PROMPT, QUANTILES, RESAMPLES, Setting, Size
 
 Array = numpy.ndarray
@@ -44,6 +44,8 @@ def evaluate(size: Size, folder: Path, results: Path) -> None:
     asked = held_out[MODEL_PROMPTS][: len(model.images)]
     asked = Row(judge, "held-out real, of the same prompts", asked.images, asked.factors, per_prompt=1)
     write(results / "memory.csv", ("images", "space", "quantile", "train distance", "error"), memory(real, asked, model))
+    distances = {space: [row.of_images[f"train distance, {space}"] for row in (asked, model)] for space in SPACES}
+    write(results / "apart.csv", ("space", "greatest difference", "as great when swapped"), [(space, *apart(*pair)) for space, pair in distances.items()])
     for cohort, (settings, count) in cohorts.items():
         measured += compare(cohort, [held_out_real(judge, count), *controls(judge, held_out[CONTROLS], count)], None)
         measured += compare(cohort, [rows[setting].first(count) for setting in settings], baseline.first(count))

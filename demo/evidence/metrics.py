@@ -90,6 +90,18 @@ def halves(prompts: int, per_prompt: int, count: int, seed: int = 0) -> list[Arr
     return [images[numpy.sort(generator.permutation(prompts)[: prompts // 2])].ravel() for _ in range(count)]
 
 
+def apart(a: Array, b: Array, swaps: int = 1000) -> tuple[float, float]:
+    """How far the distributions of two values of each prompt, (N,) each, are from one another.
+
+    The greatest difference of their cumulative distributions (Kolmogorov and Smirnov), and the share of `swaps` in which it is as
+    great where each prompt's two values change places at random: a distribution is told from another below 5 %.
+    """
+    order = numpy.argsort(numpy.concatenate([a, b]), kind="stable")
+    which = numpy.random.default_rng(0).choice([-1, 1], size=(swaps, len(a)))
+    which[0] = 1
+    gaps = numpy.abs(numpy.concatenate([which, -which], axis=1)[:, order].cumsum(axis=1)).max(axis=1)
+    return float(gaps[0] / len(a)), float((gaps >= gaps[0]).mean())
+
 
 def palette_validity(images: Array, palette: Array, tolerance: int = 12) -> Array:
     """(N,) share of pixels of images (N, 16, 16, 3) uint8 that are within `tolerance` of a colour of `palette` (colours, 3), in each channel."""

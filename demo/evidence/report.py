@@ -68,7 +68,7 @@ def tables(results: Path) -> dict[str, str]:
         made[f"{cohort}-images"] = sets_table(measures, cohort, OF_IMAGES)
         made[f"{cohort}-else"] = sets_table(measures, cohort, ("image change", "colour change"), plain=True)
     made |= {f"earlier-{path.stem}": sets_table(Table(path), "main", REPEATED) for path in EARLIER.glob("*.csv")}
-    made["memory"] = memory_table(Table(results / "memory.csv"))
+    made["memory"] = memory_table(Table(results / "memory.csv"), Table(results / "apart.csv"))
     made["prediction"] = prediction_table(Table(results / "prediction.csv"))
     made["correlations"] = correlations_table(Table(results / "correlations.csv"))
     made["regimes"] = regimes_table(Table(results / "regimes.csv"))
@@ -109,13 +109,16 @@ def sets_table(measures: Table, cohort: str, names, plain: bool = False) -> str:
     return markdown(["", *(name.replace(", ", "<br>") for name in names)], rows)
 
 
-def memory_table(found: Table) -> str:
+def memory_table(found: Table, whole: Table) -> str:
     rows = []
     for space in SPACES:
         for images in found.distinct("images"):
             of, sign = found.where(images=images, space=space), "signed" if "difference" in images else ""
-            rows.append([f"{images}, {space}", *(interval(row["train distance"], row["error"], sign) for row in of)])
-    return markdown(["distance to the nearest training image", *(f"{q:.0%} of images are nearer than" for q in found.distinct("quantile"))], rows)
+            test = whole.one(space=space)
+            all_of_it = f"{test['greatest difference']:.3f} (p {test['as great when swapped']:.2f})" if sign else ""
+            rows.append([f"{images}, {space}", *(interval(row["train distance"], row["error"], sign) for row in of), all_of_it])
+    quantiles = (f"{q:.0%} of images are nearer than" for q in found.distinct("quantile"))
+    return markdown(["distance to the nearest training image", *quantiles, "all distances: greatest difference of the shares that are nearer"], rows)
 
 
 def prediction_table(changes: Table) -> str:
