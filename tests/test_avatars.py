@@ -120,9 +120,7 @@ def test_the_model_knows_avatars_in_noise(avatar_model):
         clean = model.model.process_latent_in(autoencoder.encode(pictures))
         noisy = clean + 2 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
         found = model.model.apply_model(noisy, torch.full((32,), 2.0), c_crossattn=text.encode(prompts))
-    error = (found - clean).square().mean()
-    print("ERR", error)
-    assert error < 0.06
+    assert (found - clean).square().mean() < 0.04
 
 
 def test_prompts_are_followed(avatar_model):

@@ -17,7 +17,7 @@ from judge import SPACES
 from plan import ALPHAS, BASELINE, BETAS, PER_PROMPT, STEPS, Size, static
 
 EVIDENCE = DEMO.parent / "EVIDENCE.md"
-EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of the model after so many steps of training
+EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
 OF_SETS = ("precision", "recall", "density", "coverage", "FID", "Vendi")
 REPEATED = ("FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier")
 OF_IMAGES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("spread", "train distance") for s in SPACES))
