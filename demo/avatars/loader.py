@@ -25,7 +25,7 @@ def load(path: Path = FILE) -> tuple[comfy.model_patcher.ModelPatcher, FactorEnc
         weights = {key: file.get_tensor(key) for key in file.keys()}
         scale, centre = (json.loads(file.metadata()[key]) for key in ("scale", "centre"))
     model = unet.build(torch.float32)
-    model.model_sampling = unet.Sampling(model.model_config, vae.with_luma(centre) * scale)
+    model.model_sampling = unet.Sampling(model.model_config, vae.with_luma(torch.tensor(centre)) * scale)
     model.diffusion_model.load_state_dict({k.removeprefix(PREFIX): w for k, w in weights.items() if k.startswith(PREFIX)})
     patcher = comfy.model_patcher.ModelPatcher(
         model.eval().requires_grad_(False),

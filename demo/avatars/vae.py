@@ -15,9 +15,9 @@ LUMA = (0.299, 0.587, 0.114)
 FAINT = 0.125  # of full range, in which TAESD's tanh at the entry is straight to a third of a grey level
 
 
-def with_luma(colour: Sequence[float]) -> torch.Tensor:
-    """Red, green, blue and luma, (4,)."""
-    return torch.tensor([*colour, sum(weight * part for weight, part in zip(LUMA, colour))])
+def with_luma(colour: torch.Tensor) -> torch.Tensor:
+    """Red, green, blue, (..., 3), and their luma, (..., 4)."""
+    return torch.cat((colour, (colour * torch.tensor(LUMA)).sum(-1, keepdim=True)), dim=-1)
 
 
 def state_dict(scale: float, centre: Sequence[float]) -> dict[str, torch.Tensor]:
@@ -28,8 +28,9 @@ def state_dict(scale: float, centre: Sequence[float]) -> dict[str, torch.Tensor]
         {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
         for part in ("taesd_decoder.", "taesd_encoder.")
     )
-    decoder["1.bias"][:3] = 0.5 + 0.5 * torch.tensor(centre)
-    encoder["14.bias"][:] = -FAINT * (1 + with_luma(centre))
+    zero = torch.tensor(centre)
+    decoder["1.bias"][:3] = 0.5 + 0.5 * zero
+    encoder["14.bias"][:] = -FAINT * (1 + with_luma(zero))
     for colour in range(3):
         decoder["1.weight"][colour, colour, 1, 1] = 0.5 / FAINT
         for layer in (7, 12, 17, 19):

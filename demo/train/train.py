@@ -28,7 +28,6 @@ AVERAGE = 0.999  # of the weights, per step
 SAVED_EVERY = 250  # steps
 OPEN = 0.2  # how often a factor is left out of the prompt
 EMPTY = 0.12  # how often the whole prompt is
-LUMA = torch.tensor(vae.LUMA)
 ENDS = ("embedding.", ".input_blocks.0.", ".out.")  # what Muon is not for
 
 
@@ -59,7 +58,7 @@ def initialise(network: torch.nn.Module) -> None:
 def latents(images: numpy.ndarray) -> tuple[torch.Tensor, float, list[float]]:
     """Avatars (N, 16, 16, 3) uint8 as latents (N, 4, 16, 16) of unit spread: red, green, blue, luma; the factor that made it so; their mean colour."""
     colour = torch.from_numpy(images).float() / 127.5 - 1
-    four = torch.cat((colour, (colour * LUMA).sum(-1, keepdim=True)), dim=-1).permute(0, 3, 1, 2)
+    four = vae.with_luma(colour).permute(0, 3, 1, 2)
     scale = float(1 / colour.std())
     return four * scale, scale, colour.mean((0, 1, 2)).tolist()
 
