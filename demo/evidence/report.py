@@ -206,6 +206,7 @@ def places(results: Path) -> Figure:
             ax.errorbar(row["difference"], -position, xerr=Z * row["difference error"], color=COLOURS[above], marker=MARKERS[above], capsize=2)
         ax.axvline(0, color="0.5", linewidth=0.8)
         ax.set_yticks([-p for p in range(len(settings))], settings if ax in axes[:, 0] else [""] * len(settings), fontsize=8)
+        ax.locator_params(axis="x", nbins=4)
         ax.set_title(name, fontsize=10)
     made.supxlabel("difference from the baseline; bars are 95 % intervals")
     return made
@@ -256,7 +257,7 @@ def regimes(results: Path) -> Figure:
         ax.axvline(0, color="0.5", linewidth=0.8)
         ax.set_yticks([-p for p in range(len(settings))], settings if ax is axes[0, 0] else [""] * len(settings), fontsize=8)
         ax.set_title(f"change of {change}" if "change" not in change else change, fontsize=10)
-    axes[0, -1].legend(fontsize=8)
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     made.suptitle("The least and the most stable tenth of the baselines, by alignment over all blocks")
     return made
 
