@@ -10,7 +10,7 @@ REQUIREMENTS = ["scipy", "scikit-learn", "torch-fidelity", "vendi-score"]
 
 parser = argparse.ArgumentParser(prog="python3 -m demo.evidence", description=__doc__)
 size = parser.add_mutually_exclusive_group()
-size.add_argument("--quick", dest="size", action="store_const", const="quick", help="four settings, 96 images each; fails where a claim of EVIDENCE.md does not show")
+size.add_argument("--quick", dest="size", action="store_const", const="quick", help="four settings, 64 images each; fails where a claim of EVIDENCE.md does not show")
 size.add_argument("--full", dest="size", action="store_const", const="full", help="1,008 images of each main setting, 256 of all others")
 parser.add_argument("--jobs", type=int, help="processes that sample at the same time (default: one for each core)")
 parser.add_argument("--publish", action="store_true", help="write to demo/evidence/results and into the tables of EVIDENCE.md")

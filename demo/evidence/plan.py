@@ -122,5 +122,5 @@ DEFAULT = Size(
 QUICK = Size(
     "quick",
     (BASELINE, *(s for s in MAIN if s.name in {static(alpha, 5.0).name for alpha in (0.8, 1.05, 1.2)})),
-    sets=1, main_prompts=24, prompts=24, model_prompts=64, prediction_images=8,
+    sets=1, main_prompts=16, prompts=16, model_prompts=32, prediction_images=4,
 )  # fmt: skip

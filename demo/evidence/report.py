@@ -303,7 +303,7 @@ def value(measures: Table, setting: str, measure: str) -> float:
 
 
 LESS, SLIGHTLY_MORE, MORE = (static(alpha, 5.0).name for alpha in (0.8, 1.05, 1.2))
-# Those of EVIDENCE.md that are large enough to show in 96 images, whatever the rounding of a machine.
+# Those of EVIDENCE.md that are large enough to show in 64 images, whatever the rounding of a machine.
 CLAIMS: dict[str, Callable[[Table], bool]] = {
     "Circulation changes images": lambda m: min(value(m, s, "image change") for s in (LESS, MORE)) > 0.01,
     "alpha 1.05 changes them less than 1.2": lambda m: value(m, SLIGHTLY_MORE, "image change") < value(m, MORE, "image change"),
