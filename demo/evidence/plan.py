@@ -31,6 +31,7 @@ models and is asked of this one only: on those before it every adaptive row has 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 ALPHAS = (0.5, 0.8, 0.95, 1.05, 1.2, 1.5)
 BETAS = (1.0, 3.0, 5.0)
@@ -53,26 +54,25 @@ class Setting:
     main: bool = False  # at the full size of the sample
 
 
-def static(alpha: float, beta: float, name: str = "static", main: bool = False, **inputs) -> Setting:
-    return Setting(f"{name}: alpha {alpha:g}, beta {beta:g}", "CirculationControl", dict(alpha=alpha, beta=beta, **inputs), main)
+def setting(alpha: float, beta: float, node: str, name: str, main: bool = False, **inputs) -> Setting:
+    return Setting(f"{name}: alpha {alpha:g}, beta {beta:g}", node, dict(alpha=alpha, beta=beta, **inputs), main)
 
 
-def adaptive(alpha: float, beta: float, name: str = "adaptive", main: bool = False, **inputs) -> Setting:
-    return Setting(f"{name}: alpha {alpha:g}, beta {beta:g}", "CirculationAdaptive", dict(alpha=alpha, beta=beta, **inputs), main)
+static = partial(setting, node="CirculationControl", name="static")
+adaptive = partial(setting, node="CirculationAdaptive", name="adaptive")  # with both alpha and beta by eta, as the node comes
+alpha_alone = partial(adaptive, name="adaptive, alpha alone", adapt_beta=False)
 
-
-ALPHA_ALONE = dict(name="adaptive, alpha alone", adapt_beta=False)  # the node comes with both alpha and beta by eta
 BASELINE = Setting("baseline", main=True)
 MAIN = (
     BASELINE,
     *(static(alpha, beta, main=True) for alpha in (0.8, 0.95, 1.05, 1.2) for beta in (3.0, 5.0)),
     adaptive(1.2, 5.0, main=True),
-    adaptive(1.2, 5.0, main=True, **ALPHA_ALONE),
+    alpha_alone(1.2, 5.0, main=True),
 )
 GRID = tuple(static(alpha, beta) for alpha in ALPHAS for beta in BETAS if not any(s.name == static(alpha, beta).name for s in MAIN))
 RULES = (
     adaptive(0.8, 5.0),
-    adaptive(0.8, 5.0, **ALPHA_ALONE),
+    alpha_alone(0.8, 5.0),
     adaptive(1.05, 3.0, name="adaptive, formula scale", formula="scale"),
     *(static(alpha, 5.0, name="input space", rescale="input space (paper)") for alpha in (0.8, 1.2)),
     *(static(alpha, 5.0, name="no rescale", rescale="off") for alpha in (0.8, 1.2)),
