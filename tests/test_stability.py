@@ -68,6 +68,20 @@ def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bi
         torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("threads, tokens, parts", [(1, 384, 1), (2, 384, 2), (3, 384, 3), (64, 384, 3), (4, 512, 4), (2, 385, 1), (2, 128, 1)])
+def test_the_measures_are_the_same_on_any_number_of_threads(threads, tokens, parts, monkeypatch):
+    """A head that is alone is measured by all threads, each with as many of its tokens."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    generator = torch.Generator().manual_seed(0)
+    q, k, retrieval = (torch.randn(1, 3, tokens, size, generator=generator, dtype=torch.float64) for size in (8, 8, 24))
+    expected = dense.measures(q, k, retrieval)
+    assert stability._parts(q[:, :1]) == parts
+    for dtype in (torch.float64, torch.float32):
+        q, k, retrieval = (t.to(dtype) for t in (q, k, retrieval))
+        for of_heads in (retrieval.split(1, dim=1), retrieval.split(2, dim=1)):
+            torch.testing.assert_close(stability.measure(q, k, of_heads, scratch).double(), expected, rtol=2e-5, atol=2e-5)
+
+
 def test_the_coupling_of_the_published_algorithm_gives_the_same():
     generator = torch.Generator().manual_seed(0)
     x, wq, wk, retrieval = (

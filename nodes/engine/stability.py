@@ -14,6 +14,7 @@ No L×L and no C×C matrix: kᵀ [k ; q ; s] and qᵀ [q ; s] hold u, w and what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from .circulation import symmetry_index
 from .scratch import Scratch
+from .tiles import ROWS_OF_THREAD
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 
@@ -59,22 +61,38 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
 
     Few passes over the tokens, in long rows, and each one that torch has a fast loop for.
     """
-    d, channels, heads = q.shape[-1], retrieval.shape[-1], q.shape[:2]
+    d, channels, tokens, heads = q.shape[-1], retrieval.shape[-1], q.shape[2], q.shape[:2]
+    parts = _parts(q)
+
+    def of_heads(sums: Tensor) -> Tensor:
+        """Of each head what its parts sum up to."""
+        return sums if parts == 1 else sums.unflatten(0, (-1, parts)).sum(dim=1)
+
+    def of_parts(matrices: Tensor) -> Tensor:
+        """For each part what its head has, (heads, ·, ·)."""
+        return matrices if parts == 1 else matrices.unsqueeze(1).expand(-1, parts, -1, -1).flatten(0, 1)
+
     dtype = torch.promote_types(q.dtype, torch.float32)
     side_by_side = scratch.take("side by side", (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
     of_tokens = retrieval if overwrite and retrieval.dtype == dtype else scratch.take("of tokens", retrieval.shape, q, dtype)
     torch.cat((k, q, retrieval), dim=-1, out=side_by_side)
-    side_by_side, of_tokens = side_by_side.flatten(0, 1), of_tokens.flatten(0, 1)
-    side_by_side.sub_(side_by_side.mean(dim=1, keepdim=True))
+    side_by_side, of_tokens = (t.view(-1, tokens // parts, t.shape[-1]) for t in (side_by_side, of_tokens))
+    side_by_side.sub_(of_parts(of_heads(side_by_side.sum(dim=1, keepdim=True)).div_(tokens)))
     k, q, s = side_by_side.split((d, d, channels), dim=-1)
-    kk, kq, u = torch.bmm(k.mT, side_by_side).split((d, d, channels), dim=-1)
-    qq, w = torch.bmm(q.mT, side_by_side[..., d:]).split((d, channels), dim=-1)
+    kk, kq, u = of_heads(torch.bmm(k.mT, side_by_side)).split((d, d, channels), dim=-1)
+    qq, w = of_heads(torch.bmm(q.mT, side_by_side[..., d:])).split((d, channels), dim=-1)
     length = torch.mul(s, s, out=of_tokens).sum(dim=1)
-    double_h = torch.bmm(k, w, out=of_tokens).baddbmm_(q, u)
-    unstable = torch.mul(double_h, s, out=s).lt_(0).mean(dim=1)
+    double_h = torch.bmm(k, of_parts(w), out=of_tokens).baddbmm_(q, of_parts(u))
+    unstable = torch.mul(double_h, s, out=s).lt_(0).sum(dim=1)
     field = double_h.mul_(double_h).sum(dim=1)
-    of_heads = (u * w).sum(dim=1), unstable, length, field, symmetry_index(qq, kk, kq)
-    return tuple(each.unflatten(0, heads) for each in of_heads)
+    found = (u * w).sum(dim=1), of_heads(unstable).div_(tokens), of_heads(length), of_heads(field), symmetry_index(qq, kk, kq)
+    return tuple(each.unflatten(0, heads) for each in found)
+
+
+def _parts(q: Tensor) -> int:
+    """Into how many parts the tokens are divided: on a CPU one for each thread, which then finds in its own cache what it has written."""
+    (batch, heads, tokens), threads = q.shape[:3], torch.get_num_threads() if q.device.type == "cpu" else 1
+    return math.gcd(tokens, max(1, min(threads // (batch * heads), tokens // ROWS_OF_THREAD)))
 
 
 def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:
