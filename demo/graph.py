@@ -12,7 +12,7 @@ SETTINGS = {
     OFF: None,
     "alpha 1.05": ("CirculationControl", 1.05),
     "alpha 1.2": ("CirculationControl", 1.2),
-    "adaptive, alpha 1.2": ("CirculationAdaptive", 1.2),
+    "adaptive 1.2, alpha alone": ("CirculationAdaptive", 1.2),
 }
 ADAPTIVE = dict(adapt_alpha=True, adapt_beta=False, formula="deviation", eta_over="image")
 COMPARED = (OFF, "alpha 1.2")  # on the stability sheet

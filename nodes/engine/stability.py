@@ -72,6 +72,13 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
         """For each part what its head has, (heads, ·, ·)."""
         return matrices if parts == 1 else matrices.unsqueeze(1).expand(-1, parts, -1, -1).flatten(0, 1)
 
+    def product(x: Tensor, y: Tensor, use: str) -> Tensor:
+        """xᵀ y of each head."""
+        made = torch.bmm(x.mT, y, out=scratch.take(use, (len(x), d, y.shape[-1]), x))
+        if parts == 1:
+            return made
+        return torch.sum(made.unflatten(0, (-1, parts)), dim=1, out=scratch.take(f"{use}, summed", (len(x) // parts, *made.shape[1:]), x))
+
     dtype = torch.promote_types(q.dtype, torch.float32)
     side_by_side = scratch.take("side by side", (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
     of_tokens = retrieval if overwrite and retrieval.dtype == dtype else scratch.take("of tokens", retrieval.shape, q, dtype)
@@ -79,13 +86,13 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
     side_by_side, of_tokens = (t.view(-1, tokens // parts, t.shape[-1]) for t in (side_by_side, of_tokens))
     side_by_side.sub_(of_parts(of_heads(side_by_side.sum(dim=1, keepdim=True)).div_(tokens)))
     k, q, s = side_by_side.split((d, d, channels), dim=-1)
-    kk, kq, u = of_heads(torch.bmm(k.mT, side_by_side)).split((d, d, channels), dim=-1)
-    qq, w = of_heads(torch.bmm(q.mT, side_by_side[..., d:])).split((d, channels), dim=-1)
+    kk, kq, u = product(k, side_by_side, "products of k").split((d, d, channels), dim=-1)
+    qq, w = product(q, side_by_side[..., d:], "products of q").split((d, channels), dim=-1)
     length = torch.mul(s, s, out=of_tokens).sum(dim=1)
     double_h = torch.bmm(k, of_parts(w), out=of_tokens).baddbmm_(q, of_parts(u))
     unstable = torch.mul(double_h, s, out=s).lt_(0).sum(dim=1)
     field = double_h.mul_(double_h).sum(dim=1)
-    found = (u * w).sum(dim=1), of_heads(unstable).div_(tokens), of_heads(length), of_heads(field), symmetry_index(qq, kk, kq)
+    found = u.mul_(w).sum(dim=1), of_heads(unstable).div_(tokens), of_heads(length), of_heads(field), symmetry_index(qq, kk, kq)
     return tuple(each.unflatten(0, heads) for each in found)
 
 
