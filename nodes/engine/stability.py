@@ -62,7 +62,7 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
     Few passes over the tokens, in long rows, and each one that torch has a fast loop for.
     """
     d, channels, tokens, heads = q.shape[-1], retrieval.shape[-1], q.shape[2], q.shape[:2]
-    parts = _parts(q)
+    parts = _parts(q, channels)
 
     def of_heads(sums: Tensor) -> Tensor:
         """Of each head what its parts sum up to."""
@@ -73,11 +73,13 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
         return matrices if parts == 1 else matrices.unsqueeze(1).expand(-1, parts, -1, -1).flatten(0, 1)
 
     def product(x: Tensor, y: Tensor, use: str) -> Tensor:
-        """xᵀ y of each head."""
-        made = torch.bmm(x.mT, y, out=scratch.take(use, (len(x), d, y.shape[-1]), x))
+        """xᵀ y of each head, (heads, d, ·); of its parts first, where h will be."""
+        shape = d, y.shape[-1]
+        made = scratch.take(use, (len(x) // parts, *shape), x)
         if parts == 1:
-            return made
-        return torch.sum(made.unflatten(0, (-1, parts)), dim=1, out=scratch.take(f"{use}, summed", (len(x) // parts, *made.shape[1:]), x))
+            return torch.bmm(x.mT, y, out=made)
+        of_each = of_tokens.view(-1)[: len(x) * math.prod(shape)].view(-1, *shape)
+        return torch.sum(torch.bmm(x.mT, y, out=of_each).unflatten(0, (-1, parts)), dim=1, out=made)
 
     dtype = torch.promote_types(q.dtype, torch.float32)
     side_by_side = scratch.take("side by side", (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
@@ -96,10 +98,14 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
     return tuple(each.unflatten(0, heads) for each in found)
 
 
-def _parts(q: Tensor) -> int:
-    """Into how many parts the tokens are divided: on a CPU one for each thread, which then finds in its own cache what it has written."""
-    (batch, heads, tokens), threads = q.shape[:3], torch.get_num_threads() if q.device.type == "cpu" else 1
-    return math.gcd(tokens, max(1, min(threads // (batch * heads), tokens // ROWS_OF_THREAD)))
+def _parts(q: Tensor, channels: int) -> int:
+    """Into how many parts the tokens are divided: on a CPU one for each thread, which then finds in its own cache what it has written.
+
+    Fewer where they would be short, or the products of all of them larger than the retrieval.
+    """
+    (batch, heads, tokens, d), threads = q.shape, torch.get_num_threads() if q.device.type == "cpu" else 1
+    most = tokens * channels // (d * (2 * d + channels))
+    return math.gcd(tokens, max(1, min(threads // (batch * heads), tokens // ROWS_OF_THREAD, most)))
 
 
 def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:
