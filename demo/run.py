@@ -54,7 +54,7 @@ def compare(server, options):
     for name, images in avatars.items():
         if name != graph.OFF:
             changed = numpy.abs(numpy.stack([numpy.asarray(image, float) for image in images]) - off).mean() / 255
-            print(f"{name:20} pixels differ by {changed:.1%} of full range on average")
+            print(f"{name:25} pixels differ by {changed:.1%} of full range on average")
     print(f"Pictures: {OUTPUT / 'comparison.png'} (its parts: avatars.png, stability.png)")
 
 
