@@ -51,10 +51,11 @@ def compare(server, options):
     sheet.save(OUTPUT / "stability.png")
     beside(left, sheet).save(OUTPUT / "comparison.png")
     off = numpy.stack([numpy.asarray(image, float) for image in avatars[graph.OFF]])
+    width = max(map(len, avatars))
     for name, images in avatars.items():
         if name != graph.OFF:
             changed = numpy.abs(numpy.stack([numpy.asarray(image, float) for image in images]) - off).mean() / 255
-            print(f"{name:25} pixels differ by {changed:.1%} of full range on average")
+            print(f"{name:{width}} pixels differ by {changed:.1%} of full range on average")
     print(f"Pictures: {OUTPUT / 'comparison.png'} (its parts: avatars.png, stability.png)")
 
 

@@ -78,8 +78,9 @@ def test_the_measures_are_the_same_on_any_number_of_threads(threads, tokens, par
     assert stability._parts(q[:, :1], retrieval.shape[-1]) == parts
     for dtype in (torch.float64, torch.float32):
         q, k, retrieval = (t.to(dtype) for t in (q, k, retrieval))
-        for of_heads in (retrieval.split(1, dim=1), retrieval.split(2, dim=1)):
-            torch.testing.assert_close(stability.measure(q, k, of_heads, scratch).double(), expected, rtol=2e-5, atol=2e-5)
+        by_head = retrieval.split(1, dim=1)
+        for of_heads, overwrite in ((by_head, False), (retrieval.split(2, dim=1), False), ((head.clone() for head in by_head), True)):
+            torch.testing.assert_close(stability.measure(q, k, of_heads, scratch, overwrite).double(), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_the_coupling_of_the_published_algorithm_gives_the_same():

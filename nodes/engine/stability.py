@@ -64,9 +64,9 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
     d, channels, tokens, heads = q.shape[-1], retrieval.shape[-1], q.shape[2], q.shape[:2]
     parts = _parts(q, channels)
 
-    def of_heads(sums: Tensor) -> Tensor:
+    def of_heads(sums: Tensor, out: Tensor | None = None) -> Tensor:
         """Of each head what its parts sum up to."""
-        return sums if parts == 1 else sums.unflatten(0, (-1, parts)).sum(dim=1)
+        return sums if parts == 1 else torch.sum(sums.unflatten(0, (-1, parts)), dim=1, out=out)
 
     def of_parts(matrices: Tensor) -> Tensor:
         """For each part what its head has, (heads, ·, ·)."""
@@ -79,7 +79,7 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
         if parts == 1:
             return torch.bmm(x.mT, y, out=made)
         of_each = of_tokens.view(-1)[: len(x) * math.prod(shape)].view(-1, *shape)
-        return torch.sum(torch.bmm(x.mT, y, out=of_each).unflatten(0, (-1, parts)), dim=1, out=made)
+        return of_heads(torch.bmm(x.mT, y, out=of_each), out=made)
 
     dtype = torch.promote_types(q.dtype, torch.float32)
     side_by_side = scratch.take("side by side", (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
