@@ -18,7 +18,7 @@ SPACES = [method.VALUE_SPACE, method.INPUT_SPACE, method.NO_RESCALE]
 def circulated(q, k, v, setting, x=None, mask=None, attend=F.scaled_dot_product_attention):
     masked = attend if mask is None else partial(attend, attn_mask=mask)
     out = torch.empty_like(v)
-    method.circulate(q, k, v, masked(q, k, v), lambda q, k, v, heads: masked(q, k, v), setting, out, x, mask)
+    method.circulate(q, k, v, masked(q, k, v), lambda q, k, v, heads: masked(q, k, v), setting, out, engine("scratch").Scratch(), x, mask)
     return out
 
 

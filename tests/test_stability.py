@@ -28,7 +28,7 @@ def test_the_maps_are_the_authors(case):
 @pytest.mark.parametrize("case", golden.cases, ids=named)
 def test_the_scalars_are_the_authors(case):
     x, q, k, _ = golden.qkv(case)
-    measured = stability.measure(q, k, method.retrievals(q, k, x, None), scratch).mean(1)
+    measured = stability.measure(q, k, method.retrievals(q, k, x, None, scratch), scratch).mean(1)
     expected = [
         case["stability"][name]
         for name in ("energy", "instability_fraction", "alignment", "eta_centred_mean", "skew_to_sym_centred_mean")

@@ -98,9 +98,7 @@ class Call:
 
     def _in_tiles(self, q: Tensor) -> bool:
         """Where torch's own attention would compute, but not on values narrower than the keys: padded, it takes a tenth longer."""
-        if q.device.type != "cpu" or q.dtype not in (torch.float32, torch.float64):
-            return False
-        return self._previous is None and getattr(self._func, "__name__", "") == attention_pytorch.__name__
+        return tiles.takes(q) and self._previous is None and getattr(self._func, "__name__", "") == attention_pytorch.__name__
 
     def _head_limit(self) -> float:
         if self._previous is not None:

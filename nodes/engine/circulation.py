@@ -28,6 +28,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import tiles
+from .scratch import Scratch
+
 EVERYTHING = slice(None)  # all tokens of a call
 
 # Numbers in q of the heads that are done at a time, if these are more than one: what is made for them takes up to eight times as
@@ -101,6 +104,7 @@ def circulate(
     attend: Attend,
     circulation: Circulation,
     out: Tensor,
+    scratch: Scratch,
     x: Tensor | None = None,
     mask: Tensor | None = None,
     within: slice = EVERYTHING,
@@ -108,8 +112,8 @@ def circulate(
     """Writes ρ (o + β (o_α − o)), for one attention call, into `out`, (B, H, N, d) in the dtype of `plain`.
 
     `plain` is o = softmax(M) v, (B, H, L, d), and `attend` one ordinary attention; the mask, added
-    after scaling, is in `attend` already. `x` and `mask` (broadcastable to (B, H, L, L)) are read in
-    input space only.
+    after scaling, is in `attend` already. `x`, `mask` (broadcastable to (B, H, L, L)) and `scratch`
+    are for input space only.
 
     `within` are the N tokens among which the circulation is scaled: the block of M of their rows and
     columns. All other logits stay as they are. The rows of the other tokens then stay as they are
@@ -137,7 +141,7 @@ def circulate(
             rho = ratio(wanted, norm(new))
         else:
             seen = None if mask is None else of_heads(mask, heads)
-            rho = input_space_ratio((qh, kh), (pair, keys), x, seen, of_heads(beta, heads))
+            rho = input_space_ratio((qh, kh), (pair, keys), x, seen, of_heads(beta, heads), scratch)
         torch.mul(new, rho, out=out[:, heads])
         return rho
 
@@ -148,20 +152,24 @@ def circulate(
 
 def groups(q: Tensor) -> Iterator[slice]:
     """The heads to be done at a time."""
-    return in_parts(q.shape[1], q[:, 0].numel(), q.device)
+    return in_parts(q.shape[1], at_once(q[:, 0].numel(), q.device))
 
 
 def groups_by_products(q: Tensor) -> Iterator[slice]:
     """The same where less is made for each head, but for matrices of d×d."""
     batch, heads, length, d = q.shape
-    return in_parts(heads, batch * d * max(length // 2, 2 * d), q.device)
+    return in_parts(heads, at_once(batch * d * max(length // 2, 2 * d), q.device))
 
 
-def in_parts(total: int, numbers: int, device: torch.device) -> Iterator[slice]:
-    """Parts of about equal size, each of no more than AT_ONCE of the `numbers` that each one has."""
-    most = max(1, (AT_ONCE_CPU if device.type == "cpu" else AT_ONCE) // max(1, numbers))
+def in_parts(total: int, most: int) -> Iterator[slice]:
+    """Parts of about equal size, none larger than `most`."""
     at_once = math.ceil(total / math.ceil(total / most))
-    return (slice(first, first + at_once) for first in range(0, total, at_once))
+    return (slice(first, min(first + at_once, total)) for first in range(0, total, at_once))
+
+
+def at_once(numbers: int, device: torch.device) -> int:
+    """How many are done at a time of what has so many numbers each."""
+    return max(1, (AT_ONCE_CPU if device.type == "cpu" else AT_ONCE) // max(1, numbers))
 
 
 def strength(q: Tensor, k: Tensor, circulation: Circulation) -> tuple[float | Tensor, float | Tensor]:
@@ -212,42 +220,52 @@ def norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
 
 
-def input_space_ratio(own: tuple[Tensor, Tensor], skewed: tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None, beta: float | Tensor) -> Tensor:
+def input_space_ratio(
+    own: tuple[Tensor, Tensor], skewed: tuple[Tensor, Tensor], x: Tensor, mask: Tensor | None, beta: float | Tensor, scratch: Scratch
+) -> Tensor:
     """ρ of one head, (B, 1, L, 1), with norms over the C channels of what it retrieves of X, from its queries and keys as they are and skewed."""
 
     def some(queries: slice) -> Tensor:
         seen = of_queries(mask, queries)
-        plain, new = (retrieve(q[:, :, queries], k, x, seen) for q, k in (own, skewed))
+        plain, new = (retrieve(q[:, :, queries], k, x, seen, scratch) for q, k in (own, skewed))
         wanted = norm(new)
         return ratio(wanted, norm(blend(plain, new, beta, out=new)))
 
     return torch.cat([some(queries) for queries in some_queries(own[0], x)], dim=2)
 
 
-def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(M) X of some queries of one head, (B, 1, queries, C): X itself retrieved, not its projection to values."""
-    return F.scaled_dot_product_attention(q, k, x.to(q.dtype).unsqueeze(1), attn_mask=mask)
+def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, scratch: Scratch) -> Tensor:
+    """softmax(M) X of some queries of one head, (B, 1, queries, C): X itself retrieved, not its projection to values.
+
+    No backend takes values that much wider than the keys, so it is torch's fallback or ours.
+    """
+    x = x.to(q.dtype).unsqueeze(1)
+    if mask is None and tiles.takes(q):
+        return tiles.attention(q, k, x, scratch)
+    return F.scaled_dot_product_attention(q, k, x, attn_mask=mask)
 
 
 def some_queries(q: Tensor, x: Tensor) -> Iterator[slice]:
-    """The queries of one head for which X is retrieved at a time: no backend takes values that much wider than the keys, and
-    torch's fallback writes the logits of all the queries that it is given."""
+    """The queries of one head for which X is retrieved at a time: on a CPU a tile of them, if two results are then smaller than X;
+    elsewhere torch's fallback writes the logits of all the queries that it is given, twice."""
     batch, _, length, _ = q.shape
-    return in_parts(length, batch * (length + x.shape[-1]) * 3 // 8, q.device)
+    if q.device.type == "cpu":
+        return in_parts(length, min(tiles.ROWS[0], math.ceil(length / 2)))
+    return in_parts(length, at_once(batch * (length + x.shape[-1]) * 3 // 8, q.device))
 
 
-def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, made: Circulated | None = None) -> Iterator[Tensor]:
+def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, scratch: Scratch, made: Circulated | None = None) -> Iterator[Tensor]:
     """What each head in turn retrieved of X, (B, 1, L, C), in the same memory: Ξ, or where the call was circulated Ξ_out."""
     new = torch.empty(q.shape[0], 1, *x.shape[-2:], dtype=q.dtype, device=q.device)
     for head in one_by_one(q):
         qh, kh = q[:, head], k[:, head]
         seen = None if mask is None else of_heads(mask, head)
         for queries in some_queries(q, x):
-            new[:, :, queries] = retrieve(qh[:, :, queries], kh, x, of_queries(seen, queries))
+            new[:, :, queries] = retrieve(qh[:, :, queries], kh, x, of_queries(seen, queries), scratch)
         if made is not None:
             pair, keys = torch.cat((qh, kh), dim=-1), skewed_keys(qh, kh, of_heads(made.alpha, head))
             for queries in some_queries(q, x):
-                skewed = retrieve(pair[:, :, queries], keys, x, of_queries(seen, queries))
+                skewed = retrieve(pair[:, :, queries], keys, x, of_queries(seen, queries), scratch)
                 blend(new[:, :, queries], skewed, of_heads(made.beta, head), out=new[:, :, queries])
             if made.rho is not None:
                 new.mul_(made.rho[:, head])

@@ -186,6 +186,7 @@ class Run:
                     partial(call.attend, rows=rows, queries=within, scratch=self._scratch),
                     segment.circulation,
                     out=new[rows, :, within],
+                    scratch=self._scratch,
                     x=None if site.x is None else site.x[rows],
                     mask=call.mask_of(rows),
                     within=within,
@@ -214,7 +215,7 @@ class Run:
         def in_input_space(rows: slice, circulated: Circulated | None) -> Tensor:
             of_rows, x, mask = (q[rows], k[rows]), site.x[rows], call.mask_of(rows)
             parts = some_channels(x, q.shape[-1])
-            found = [measure(*of_rows, retrievals(*of_rows, some, mask, circulated), self._scratch, overwrite=True) for some in parts]
+            found = [measure(*of_rows, retrievals(*of_rows, some, mask, self._scratch, circulated), self._scratch, overwrite=True) for some in parts]
             return sum(of_part * (some.shape[-1] / x.shape[-1]) for of_part, some in zip(found, parts))
 
         measured = {}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+LARGEST = "logits, or k, q and what they retrieved"  # which are never needed at the same time
+
 
 class Scratch:
     """On a CPU the same memory call after call: taking it fresh costs as much as what is computed in it. Elsewhere torch keeps its own."""

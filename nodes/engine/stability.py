@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from .circulation import symmetry_index
-from .scratch import Scratch
+from .scratch import LARGEST, Scratch
 from .tiles import ROWS_OF_THREAD
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
@@ -82,7 +82,7 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, scratch: Scratch, overwrite: 
         return of_heads(torch.bmm(x.mT, y, out=of_each), out=made)
 
     dtype = torch.promote_types(q.dtype, torch.float32)
-    side_by_side = scratch.take("side by side", (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
+    side_by_side = scratch.take(LARGEST, (*retrieval.shape[:-1], 2 * d + channels), q, dtype)
     of_tokens = retrieval if overwrite and retrieval.dtype == dtype else scratch.take("of tokens", retrieval.shape, q, dtype)
     torch.cat((k, q, retrieval), dim=-1, out=side_by_side)
     side_by_side, of_tokens = (t.view(-1, tokens // parts, t.shape[-1]) for t in (side_by_side, of_tokens))

@@ -5,12 +5,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .scratch import Scratch
+from .scratch import LARGEST, Scratch
 
 NUMBERS = 2**19  # of logits of one head at a time
 ROWS = 256, 512  # its queries at a time: at least, at most, where their logits are more or fewer than NUMBERS
 NUMBERS_OF_HEADS = 2**17  # of logits at a time where that is several heads
 ROWS_OF_THREAD = 128  # fewer than these are multiplied faster by all threads together
+
+
+def takes(q: Tensor) -> bool:
+    return q.device.type == "cpu" and q.dtype in (torch.float32, torch.float64)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, scratch: Scratch) -> Tensor:
@@ -28,7 +32,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scratch: Scratch) -> Tensor:
         for tile, result in zip(tiles_of(queries, rows), tiles_of(into, rows)):
             if len(tile) != len(keys):
                 keys, values = (t[:1].expand(len(tile), -1, -1) for t in (keys, values))
-            logits = scratch.take("logits", (*tile.shape[:2], keys.shape[-1]), q)
+            logits = scratch.take(LARGEST, (*tile.shape[:2], keys.shape[-1]), q)
             torch.baddbmm(logits, tile, keys, beta=0, alpha=scale, out=logits)
             torch.softmax(logits, dim=-1, out=logits)
             torch.bmm(logits, values, out=result)

@@ -5,19 +5,23 @@ import torch
 from .host import engine
 from .others import OVERRIDE
 
+probe, record = engine("probe"), engine("record")
+
 CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
 
 
 class Site:
     """A self-attention of a made-up UNet in the middle of a run."""
 
-    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None, image=slice(None), adaptive=None):
+    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None, image=slice(None), adaptive=None, probed=None):
         block = engine("blocks").Block("middle", 0, 0, 0, 0)
         circulation = engine("circulation").Circulation(alpha, beta, rescale, adaptive)
         selection = engine("blocks").Selection.parse("all")
         rule = engine("rule").Rule(circulation, selection, (block,), branches=branches)
         self.block, self.previous, self.image = block, previous, image
-        self.run = engine("run").Run(engine("plan").Plan([rule], None), [], [block], [1.0, 0.0], video=False)
+        observers = [] if probed is None else [probe.Observer(probe.Probe(probed, 1, (block,), "both", "", record.LiveRecord()), (1.0, 0.0))]
+        self.run = engine("run").Run(engine("plan").Plan([rule], None), observers, [block], [1.0, 0.0], video=False)
+        self.run.begin_evaluation(torch.ones(1))
         self.run.begin_pass(torch.ones(1), ("positive", "negative"))
 
     def __call__(self, backend, q, k, v, x, **kwargs):
