@@ -5,7 +5,6 @@ Run by `python3 -m demo.train`. It goes on where it was interrupted, and writes 
 
 from __future__ import annotations
 
-import copy
 import csv
 import json
 import time
@@ -130,7 +129,8 @@ def train(data: Path, work: Path, out: Path, steps: int, seed: int = 0) -> None:
     comfy.ldm.modules.attention.optimized_attention = comfy.ldm.modules.attention.optimized_attention_masked = plain_attention
     torch.manual_seed(seed)
     trainee = Trainee().to(device)
-    average = copy.deepcopy(trainee)
+    average = Trainee().to(device)
+    average.load_state_dict(trainee.state_dict())
     lessons = Lessons(data, seed, trainee, device)
     of_training = optimizers(trainee)
 
