@@ -163,8 +163,8 @@ def groups_by_products(q: Tensor) -> Iterator[slice]:
 
 def in_parts(total: int, most: int) -> Iterator[slice]:
     """Parts of about equal size, none larger than `most`."""
-    at_once = math.ceil(total / math.ceil(total / most))
-    return (slice(first, min(first + at_once, total)) for first in range(0, total, at_once))
+    size = math.ceil(total / math.ceil(total / most))
+    return (slice(first, first + size) for first in range(0, total, size))
 
 
 def at_once(numbers: int, device: torch.device) -> int:
@@ -246,7 +246,7 @@ def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, scratch: Scra
 
 
 def some_queries(q: Tensor, x: Tensor) -> Iterator[slice]:
-    """The queries of one head for which X is retrieved at a time: on a CPU a tile of them, if two results are then smaller than X;
+    """The queries of one head for which X is retrieved at a time: on a CPU a tile of them, if two results are then no larger than X;
     elsewhere torch's fallback writes the logits of all the queries that it is given, twice."""
     batch, _, length, _ = q.shape
     if q.device.type == "cpu":
