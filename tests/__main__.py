@@ -1,5 +1,9 @@
-"""`python3 -m tests`: the tests, in the environment that the demo uses too. Arguments go to pytest."""
+"""`python3 -m tests`: the tests, in the environment that the demo uses too.
 
+`python3 -m tests unit sampling -x`: first the tiers, then arguments of pytest; README.md has a table of the tiers.
+"""
+
+import itertools
 import os
 import shutil
 import subprocess
@@ -10,6 +14,7 @@ from demo.environment import HOME, prepare
 from demo.evidence.__main__ import REQUIREMENTS as EVIDENCE
 
 TESTS = Path(__file__).resolve().parent
+TIERS = ["unit", "sampling", "server", "browser", "study"]  # folders, the quickest first
 REQUIREMENTS = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "prdc", *EVIDENCE]
 # The tests of the front end wait for a browser most of the time: the others run beside them. -n 0 is one after the other.
 TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
@@ -39,10 +44,15 @@ def find_chromium():
 
 
 def pytest_arguments(arguments):
-    """pytest runs in another directory, so paths are made absolute; without any path, all tests run, two files at a time."""
-    resolved = [resolve(argument) for argument in arguments]
-    anywhere = any(os.path.isabs(argument) for argument in resolved)
-    return resolved if anywhere else [*TWO_AT_A_TIME, *resolved, str(TESTS)]
+    """The command line of pytest: paths are absolute, since it runs in another directory, and whole tiers run two files at a time.
+
+    Without a tier or a path, all tiers run.
+    """
+    tiers = list(itertools.takewhile(TIERS.__contains__, arguments))
+    others = [resolve(argument) for argument in arguments[len(tiers) :]]
+    if any(os.path.isabs(argument) for argument in others):
+        return [*(str(TESTS / tier) for tier in tiers), *others]
+    return [*TWO_AT_A_TIME, *others, *(str(TESTS / tier) for tier in tiers or TIERS)]
 
 
 def resolve(argument):

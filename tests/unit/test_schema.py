@@ -1,7 +1,7 @@
 """What saved workflows and API prompts rely on, for ever: the ids of the nodes, their inputs in order, and their outputs.
 
 Saved workflows hold values and outputs by position. A new input goes to the end and is optional, a new output goes to the end;
-`UPDATE_SCHEMA=1 python3 -m tests tests/test_schema.py` then writes it down.
+`UPDATE_SCHEMA=1 python3 -m tests tests/unit/test_schema.py` then writes it down.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.host import PACK, comfy_nodes
 
-PROMISED = Path(__file__).with_name("golden") / "schema.json"
+PROMISED = Path(__file__).parents[1] / "golden" / "schema.json"
 NODES = {id: cls for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
 
 

@@ -1,6 +1,6 @@
 """The pictures of the help pages, of the README and of the template browser: screenshots of the real thing.
 
-`UPDATE_PICTURES=1 python3 -m tests tests/test_pictures.py` writes those that are in the repository anew. Without it they are
+`UPDATE_PICTURES=1 python3 -m tests tests/browser/test_pictures.py` writes those that are in the repository anew. Without it they are
 made and looked at, and left where they are.
 """
 
