@@ -1,0 +1,6 @@
+declare module "*/scripts/app.js" {
+    export const app: any;
+}
+declare module "*/scripts/api.js" {
+    export const api: any;
+}
