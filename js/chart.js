@@ -1,3 +1,4 @@
+// @ts-check
 // The stability chart: one measure over the steps, a line for each stage of the model.
 //
 // Data is {steps, measures: [name], points: [{step, sigma, stages: {name: [value or null, for each measure]}}]}.
@@ -10,8 +11,10 @@ const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
 const FONT = "11px sans-serif";
 
 export class Chart {
-    /** `remember(measure)` is called when the user chooses another measure; `commands` are further keys: {key: action}. */
-    constructor(remember = () => {}, commands = {}) {
+    /** `remember(measure)` is called when the user chooses another measure; `commands` are further keys: {key: action}.
+     * @param {(measure: string) => void} remember
+     * @param {Record<string, () => void>} commands */
+    constructor(remember, commands) {
         this.commands = commands;
         this.draw = onceAFrame(() => this.drawNow());
         this.data = null;

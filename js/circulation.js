@@ -1,3 +1,4 @@
+// @ts-check
 // What the pack adds to ComfyUI's front end: which of its nodes gets which widget.
 
 import { app } from "../../scripts/app.js";
@@ -9,19 +10,24 @@ import { colour, html, theme } from "./theme.js";
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
 const MARGIN = 5; // around our elements, on the canvas
 
+// Milliseconds for which the front end has no event.
+const PALETTE_SET = 100; // after the event of a new palette, till its CSS variables have their values
+const NODES_DRAWN = [0, 100, 500]; // after a workflow is loaded, till Nodes 2.0 has put its elements in: at once, soon, or late on a slow machine
+const DOWNLOAD_STARTED = 1000; // after the click, till the browser has read the blob
+
 const widgets = {
-    StabilityProbe: chart,
-    StabilityReadout: chart,
-    CirculationControl: status,
-    CirculationAdaptive: status,
-    CirculationSchedule: painter,
+    StabilityProbe: addChart,
+    StabilityReadout: addChart,
+    CirculationControl: addStatus,
+    CirculationAdaptive: addStatus,
+    CirculationSchedule: addPainter,
 };
 
 const views = new WeakMap(); // node → its view: {element, redraw(), shows?, show(result)?, chart?}; `shows` names what it shows of a result
 const filled = new WeakSet(); // the nodes that show a result
-let following = null;
+let adoptionTimer = null;
 
-function chart(node) {
+function addChart(node) {
     const commands = { s: () => savePicture(node, chart), c: () => copyTable(node, chart) };
     const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands);
     // below the readout's chart comes its figure, which gets the room
@@ -30,7 +36,7 @@ function chart(node) {
     return { chart, element: chart.element, shows: "chart", show, redraw: () => chart.draw() };
 }
 
-function status(node) {
+function addStatus(node) {
     const line = html("span", { role: "status" }, "Not run yet.");
     const element = html("div", { class: "circulation status" }, line);
     addWidget(node, "status", element, 38, true);
@@ -42,7 +48,7 @@ function status(node) {
     return { element, shows: "text", show, redraw };
 }
 
-function painter(node) {
+function addPainter(node) {
     const text = node.widgets.find((widget) => widget.name === "grid");
     text.hidden = true; // for the canvas
     text.options.hidden = true; // for Nodes 2.0
@@ -97,8 +103,8 @@ function* everyNode(graph = app.rootGraph, before = "") {
 }
 
 function show(id, result) {
-    for (const [found, node] of everyNode()) {
-        if (found === id) fill(node, result);
+    for (const [nodeId, node] of everyNode()) {
+        if (nodeId === id) fill(node, result);
     }
 }
 
@@ -110,10 +116,10 @@ function fill(node, result) {
 }
 
 /** A node that was put into a subgraph is another one there, under the same number: it takes its result along. */
-function follow() {
-    following = null;
+function adoptAfterSubgraph() {
+    adoptionTimer = null;
     const nodes = [...everyNode()];
-    const left = results().filter(([id]) => !nodes.some(([found]) => found === id));
+    const left = results().filter(([id]) => !nodes.some(([nodeId]) => nodeId === id));
     const number = (id) => id.slice(id.lastIndexOf(":") + 1);
     for (const [id, node] of nodes) {
         if (filled.has(node)) continue;
@@ -125,7 +131,7 @@ function follow() {
 }
 
 /** Nodes 2.0 of older front ends goes on showing the elements of the nodes that were there before under the same ids. */
-function mount() {
+function remountDetached() {
     for (const node of app.canvas.graph.nodes) {
         const element = views.get(node)?.element;
         if (element && !element.isConnected) {
@@ -152,7 +158,7 @@ async function copyTable(node, chart) {
 function download(blob, node, ending) {
     const link = html("a", { href: URL.createObjectURL(blob), download: `${node.title.replace(/[^\w-]+/g, "-")}.${ending}` });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    setTimeout(() => URL.revokeObjectURL(link.href), DOWNLOAD_STARTED);
 }
 
 app.registerExtension({
@@ -161,21 +167,20 @@ app.registerExtension({
     setup() {
         document.head.append(html("link", { rel: "stylesheet", href: new URL("circulation.css", import.meta.url) }));
         listen(show);
-        // the palette's own variables change just after this event
-        app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(redraw, 100));
+        app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(redraw, PALETTE_SET));
     },
 
     nodeCreated(node) {
         const add = widgets[node.comfyClass];
         if (!add) return;
         views.set(node, add(node));
-        following ??= setTimeout(follow);
+        adoptionTimer ??= setTimeout(adoptAfterSubgraph); // when the node has its id and its graph
     },
 
     /** A workflow was loaded: opened, come back to, or an undone state of it. */
     afterConfigureGraph() {
         for (const [id, result] of results()) show(id, result);
-        for (const wait of [0, 100, 500]) setTimeout(mount, wait);
+        for (const wait of NODES_DRAWN) setTimeout(remountDetached, wait);
     },
 
     /** Outputs came from ComfyUI's history. */

@@ -1,3 +1,4 @@
+// @ts-check
 // The schedule painter: a view of the JSON in the node's own text widget, and a brush for it.
 //
 // Rows are the depth of the model, first blocks at the top; columns are the sampling, its start at the left. A cell is a
@@ -5,7 +6,7 @@
 
 import { colour, holdPresses, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
 
-const MOST = { rows: 32, columns: 64 };
+const MOST = { rows: 32, columns: 64 }; // and 2 for a cell: as in nodes/engine/rules/schedule.py
 const BRUSHES = [0, 0.5, 1, 1.5, 2];
 const FRAME = { left: 14, top: 14, right: 2, bottom: 16 }; // the bars at the left and top paint whole rows and columns
 const HELP = "Drag paints, Shift erases; bars paint rows and columns";
@@ -24,7 +25,9 @@ const PRESETS = {
 export class Painter {
     /** `text()` gives the JSON; `write(text)` keeps a new one, as one step for undo; `linked()` says whether a link sets it. */
     constructor(text, write, linked) {
-        Object.assign(this, { text, write, linked });
+        this.text = text;
+        this.write = write;
+        this.linked = linked;
         this.draw = onceAFrame(() => this.drawNow());
         this.brush = 0;
         this.cursor = null; // [row, column] under the pointer or the arrow keys
@@ -157,7 +160,8 @@ export class Painter {
 
     // --- painting
 
-    /** [row, column] under the pointer; −1 stands for the bars. */
+    /** [row, column] under the pointer; −1 stands for the bars.
+     * @returns {[number, number]} */
     under(event) {
         const place = this.canvas.getBoundingClientRect(); // as it is on the screen, at whatever zoom
         const x = ((event.clientX - place.left) / place.width) * this.canvas.clientWidth - FRAME.left;
@@ -296,7 +300,10 @@ function shaped(rows, columns, cellOf) {
     return Array.from({ length: rows }, (_, r) => Array.from({ length: columns }, (_, c) => cellOf((r + 0.5) / rows, (c + 0.5) / columns)));
 }
 
-/** The places on the way from one to another, both included: a fast pointer skips cells. */
+/** The places on the way from one to another, both included: a fast pointer skips cells.
+ * @param {[number, number]} from
+ * @param {[number, number]} to
+ * @returns {[number, number][]} */
 function between([row, column], [toRow, toColumn]) {
     const count = Math.max(Math.abs(toRow - row), Math.abs(toColumn - column), 1);
     return Array.from({ length: count + 1 }, (_, i) => [

@@ -1,3 +1,4 @@
+// @ts-check
 // What came of the runs, by graph and node: kept for this browser tab, so that it is there again after another workflow
 // was looked at and after a reload. Our events name the graph that they belong to: the one on the screen may be another by then.
 
@@ -7,53 +8,56 @@ import { api } from "../../scripts/api.js";
 const PREFIX = "circulation:";
 const MOST_POINTS = 512; // of a chart; from there on every second is dropped
 const MOST_RESULTS = 60;
+const WRITE_EVERY = 500; // milliseconds: a run sends a point for each step, and writing them all is slow
 
-const fresh = new Map(); // key → result, not yet written
+const unwritten = new Map(); // key → result, not yet in the tab's storage
 let timer = null;
 
 /** Listens to the server. `changed(node, result)` is called with each new result of the graph on the screen. */
 export function listen(changed) {
     const graphs = { prompt: null, graph: null }; // of the prompt that was heard of last
-    const take = (graph, node, update) => {
+    const receive = (graph, node, update) => {
         const key = `${graph}/${node}`;
         const result = update(read(key));
-        put(key, result);
+        store(key, result);
         if (graph === app.rootGraph.id) changed(node, result);
     };
-    const hear = (event, update) =>
+    const subscribe = (event, update) =>
         api.addEventListener(event, ({ detail }) => {
             // a prompt that was queued without its workflow is taken for the graph on the screen
             const graph = detail.graph ?? app.rootGraph.id;
             Object.assign(graphs, { prompt: detail.prompt, graph });
-            take(graph, detail.node, (old) => update(old, detail));
+            receive(graph, detail.node, (old) => update(old, detail));
         });
-    hear("circulation.stability", grown);
-    hear("circulation.status", (_, { text }) => ({ text }));
+    // the names and contents of these events are set in nodes/engine/comfy/events.py
+    subscribe("circulation.stability", withPoint);
+    subscribe("circulation.status", (_, { text }) => ({ text }));
     api.addEventListener("executed", async ({ detail }) => {
         const chart = detail.output?.stability?.[0];
         if (!chart) return;
         const graph = graphs.prompt === detail.prompt_id ? graphs.graph : await graphOf(detail.prompt_id);
-        take(graph, detail.display_node ?? detail.node, () => ({ chart }));
+        receive(graph, detail.display_node ?? detail.node, () => ({ chart }));
     });
     addEventListener("pagehide", write);
 }
 
 /** Keeps a result of the graph on the screen under another node. */
 export function keep(node, result) {
-    put(`${app.rootGraph.id}/${node}`, result);
+    store(`${app.rootGraph.id}/${node}`, result);
 }
 
 /** The results of the graph on the screen: [node, result] of each. */
 export function results() {
     const here = `${PREFIX}${app.rootGraph.id}/`;
     const kept = Object.keys(sessionStorage).filter((key) => key.startsWith(here)).map((key) => key.slice(PREFIX.length));
-    const all = new Set([...kept, ...[...fresh.keys()].filter((key) => `${PREFIX}${key}`.startsWith(here))]);
+    const all = new Set([...kept, ...[...unwritten.keys()].filter((key) => `${PREFIX}${key}`.startsWith(here))]);
     return [...all].map((key) => [key.slice(key.indexOf("/") + 1), read(key)]);
 }
 
-function grown(old, { prompt, steps, measures, step, sigma, stages }) {
-    const going = old?.prompt === prompt && old.chart.points.at(-1)?.step < step;
-    let points = [...(going ? old.chart.points : []), { step, sigma, stages }];
+/** The result with one more point; a new one where the point begins another run. */
+function withPoint(old, { prompt, steps, measures, step, sigma, stages }) {
+    const continues = old?.prompt === prompt && old.chart.points.at(-1)?.step < step;
+    let points = [...(continues ? old.chart.points : []), { step, sigma, stages }];
     if (points.length > MOST_POINTS) points = points.filter((_, i) => i % 2 === 0);
     return { prompt, chart: { steps, measures, points } };
 }
@@ -70,18 +74,18 @@ async function graphOf(prompt) {
     }
 }
 
-function put(key, result) {
-    fresh.set(key, result);
-    timer ??= setTimeout(write, 500);
+function store(key, result) {
+    unwritten.set(key, result);
+    timer ??= setTimeout(write, WRITE_EVERY);
 }
 
 function read(key) {
-    return fresh.get(key) ?? JSON.parse(sessionStorage.getItem(PREFIX + key));
+    return unwritten.get(key) ?? JSON.parse(sessionStorage.getItem(PREFIX + key));
 }
 
 function write() {
     timer = null;
-    for (const [key, result] of fresh) {
+    for (const [key, result] of unwritten) {
         const value = JSON.stringify({ ...result, written: Date.now() });
         try {
             sessionStorage.setItem(PREFIX + key, value);
@@ -90,7 +94,7 @@ function write() {
             sessionStorage.setItem(PREFIX + key, value);
         }
     }
-    fresh.clear();
+    unwritten.clear();
     drop(MOST_RESULTS);
 }
 

@@ -1,3 +1,4 @@
+// @ts-check
 // What the chart and the painter draw with. Colours are taken from ComfyUI's palette, and moved away from the background until
 // they can be read.
 
@@ -36,9 +37,9 @@ export function mix(one, other, share) {
 
 /** The colour, or as much of white or black with it as it takes to stand out from the background. */
 export function readable(colour, background, ratio, towards = luminance(background) < 0.2 ? "#fff" : "#000") {
-    let found = colour;
-    for (let share = 0; contrast(found, background) < ratio && share <= 1; share += 0.05) found = mix(colour, towards, share);
-    return found;
+    let result = colour;
+    for (let share = 0; contrast(result, background) < ratio && share <= 1; share += 0.05) result = mix(colour, towards, share);
+    return result;
 }
 
 /** Black or white, whichever stands out more: 4.58 or better on any colour. */
