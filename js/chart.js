@@ -11,9 +11,10 @@ const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
 const FONT = "11px sans-serif";
 
 export class Chart {
-    /** `remember(measure)` is called when the user chooses another measure; `commands` are further keys: {key: action}.
-     * @param {(measure: string) => void} remember
-     * @param {Record<string, () => void>} commands */
+    /**
+     * @param {(measure: string) => void} remember is called when the user chooses another measure
+     * @param {Record<string, () => void>} commands further keys: {key: action}
+     */
     constructor(remember, commands) {
         this.commands = commands;
         this.draw = onceAFrame(() => this.drawNow());

@@ -27,6 +27,7 @@ const views = new WeakMap(); // node → its view: {element, redraw(), shows?, s
 const filled = new WeakSet(); // the nodes that show a result
 let adoptionTimer = null;
 
+/** @param {GraphNode} node */
 function addChart(node) {
     const commands = { s: () => savePicture(node, chart), c: () => copyTable(node, chart) };
     const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands);
@@ -36,6 +37,7 @@ function addChart(node) {
     return { chart, element: chart.element, shows: "chart", show, redraw: () => chart.draw() };
 }
 
+/** @param {GraphNode} node */
 function addStatus(node) {
     const line = html("span", { role: "status" }, "Not run yet.");
     const element = html("div", { class: "circulation status" }, line);
@@ -48,6 +50,7 @@ function addStatus(node) {
     return { element, shows: "text", show, redraw };
 }
 
+/** @param {GraphNode} node */
 function addPainter(node) {
     const text = node.widgets.find((widget) => widget.name === "grid");
     text.hidden = true; // for the canvas
@@ -73,7 +76,10 @@ function addPainter(node) {
     return { element: painter.element, redraw: () => painter.draw() };
 }
 
-/** The least height is the element's, in pixels, as in the style sheet. Without `fixed` it grows with its node. */
+/**
+ * The least height is the element's, in pixels, as in the style sheet. Without `fixed` it grows with its node.
+ * @param {GraphNode} node
+ */
 function addWidget(node, name, element, least, fixed = false) {
     const options = {
         margin: MARGIN,

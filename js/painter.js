@@ -160,8 +160,10 @@ export class Painter {
 
     // --- painting
 
-    /** [row, column] under the pointer; −1 stands for the bars.
-     * @returns {[number, number]} */
+    /**
+     * [row, column] under the pointer; −1 stands for the bars.
+     * @returns {[number, number]}
+     */
     under(event) {
         const place = this.canvas.getBoundingClientRect(); // as it is on the screen, at whatever zoom
         const x = ((event.clientX - place.left) / place.width) * this.canvas.clientWidth - FRAME.left;
@@ -300,10 +302,12 @@ function shaped(rows, columns, cellOf) {
     return Array.from({ length: rows }, (_, r) => Array.from({ length: columns }, (_, c) => cellOf((r + 0.5) / rows, (c + 0.5) / columns)));
 }
 
-/** The places on the way from one to another, both included: a fast pointer skips cells.
+/**
+ * The places on the way from one to another, both included: a fast pointer skips cells.
  * @param {[number, number]} from
  * @param {[number, number]} to
- * @returns {[number, number][]} */
+ * @returns {[number, number][]}
+ */
 function between([row, column], [toRow, toColumn]) {
     const count = Math.max(Math.abs(toRow - row), Math.abs(toColumn - column), 1);
     return Array.from({ length: count + 1 }, (_, i) => [
