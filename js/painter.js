@@ -6,7 +6,7 @@
 
 import { colour, holdPresses, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
 
-const MOST = { rows: 32, columns: 64 }; // and 2 for a cell: as in nodes/engine/rules/schedule.py
+const MOST = { rows: 32, columns: 64, factor: 2 }; // as in nodes/engine/rules/schedule.py
 const BRUSHES = [0, 0.5, 1, 1.5, 2];
 const FRAME = { left: 14, top: 14, right: 2, bottom: 16 }; // the bars at the left and top paint whole rows and columns
 const HELP = "Drag paints, Shift erases; bars paint rows and columns";
@@ -291,7 +291,7 @@ function parsed(text) {
     try {
         const { grid } = JSON.parse(text);
         const good = grid.length >= 1 && grid.length <= MOST.rows && grid[0].length >= 1 && grid[0].length <= MOST.columns &&
-            grid.every((row) => row.length === grid[0].length && row.every((cell) => typeof cell === "number" && cell >= 0 && cell <= 2));
+            grid.every((row) => row.length === grid[0].length && row.every((cell) => typeof cell === "number" && cell >= 0 && cell <= MOST.factor));
         return good ? grid.map((row) => [...row]) : null;
     } catch {
         return null;
