@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from .environment import prepare
 
@@ -15,4 +14,4 @@ parser.add_argument("--serve", action="store_true", help="leave ComfyUI running 
 
 if __name__ == "__main__":
     options = parser.parse_args()
-    raise SystemExit(prepare().run(Path(__file__).with_name("run.py"), json.dumps(vars(options))))
+    raise SystemExit(prepare().run("-m", "circulation_demo.run", json.dumps(vars(options))))

@@ -39,13 +39,13 @@ class Environment:
     def run(self, *arguments) -> int:
         """Run this environment's Python in the place of the current one and give its exit status.
 
-        It starts in an empty directory: with the pack's own directory on `sys.path`, its `nodes` would hide ComfyUI's.
+        It starts in an empty directory, and of this repository it can import `circulation_demo` alone: with the pack's own
+        directory on `sys.path`, its `nodes` would hide ComfyUI's.
         """
         directory = HOME / "work"
         directory.mkdir(exist_ok=True)
         command = [str(self.python), *map(str, arguments)]
-        variables = {**os.environ, "COMFYUI_PATH": str(self.comfy)}
-        variables.pop("PYTHONPATH", None)
+        variables = {**os.environ, "COMFYUI_PATH": str(self.comfy), "PYTHONPATH": str(ROOT / "demo")}
         if os.name == "nt":
             return subprocess.call(command, cwd=directory, env=variables)
         sys.stdout.flush()

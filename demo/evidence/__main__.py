@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from ..environment import prepare
 
@@ -18,4 +17,4 @@ parser.set_defaults(size="default")
 
 if __name__ == "__main__":
     options = parser.parse_args()
-    raise SystemExit(prepare(REQUIREMENTS, "the tools of the evidence").run(Path(__file__).with_name("main.py"), json.dumps(vars(options))))
+    raise SystemExit(prepare(REQUIREMENTS, "the tools of the evidence").run("-m", "circulation_demo.evidence.main", json.dumps(vars(options))))

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from ..environment import prepare
 
@@ -14,4 +13,4 @@ parser.add_argument("--install", action="store_true", help="put the result in th
 
 if __name__ == "__main__":
     options = parser.parse_args()
-    raise SystemExit(prepare().run(Path(__file__).with_name("main.py"), json.dumps(vars(options))))
+    raise SystemExit(prepare().run("-m", "circulation_demo.train.main", json.dumps(vars(options))))

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import sys
 
 import numpy
 import pytest
@@ -11,17 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from support.host import ROOT, patch
-from support.server import COMFY, demo, load
+from support.server import COMFY, demo
 
-sys.path.append(str(ROOT / "demo"))
-
-from avatars import factors, loader, vae  # noqa: E402
-from avatars.text import FactorEncoder  # noqa: E402
-
-import comfy.sample  # noqa: E402
-import comfy.sd  # noqa: E402
-
-graph = load("graph")
+import comfy.sample
+import comfy.sd
+from circulation_demo import graph
+from circulation_demo.avatars import factors, loader, vae
+from circulation_demo.avatars.text import FactorEncoder
 
 chosen = st.fixed_dictionaries({}, optional={f.name: st.sampled_from(f.words) for f in factors.FACTORS})
 
@@ -137,7 +132,7 @@ def test_prompts_are_followed(avatar_model):
 
 def test_the_demos_graph_on_the_real_server(tmp_path):
     """Every setting but the one that is off changes the images, and their stability is on one sheet."""
-    with demo.Server(COMFY, tmp_path, packs=[ROOT / "demo" / "avatars"]) as server:
+    with demo.Server(COMFY, tmp_path, packs=[ROOT / "demo" / "circulation_demo" / "avatars"]) as server:
         made = graph.build(graph.PROMPTS[:1], seed=1, steps=3, beta=5.0)
         outputs = server.run(made)
         pictures = {name: read(server, outputs[f"{name} save 0"]["images"]) for name in graph.SETTINGS}

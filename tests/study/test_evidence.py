@@ -11,12 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import ks_2samp
 from support.host import ROOT
 
-sys.path.append(str(ROOT / "demo" / "evidence"))
-
-import data  # noqa: E402
-import metrics  # noqa: E402
-import plan  # noqa: E402
-import report  # noqa: E402
+from circulation_demo.evidence import data, metrics, plan, report
 
 RESULTS = ROOT / "demo" / "evidence" / "results"
 
@@ -126,5 +121,5 @@ def test_pictures_of_the_documents_are_there():
 def test_the_headline_shows_again():
     """`python3 -m demo.evidence --quick` fails where Circulation has no effect or a claim of EVIDENCE.md does not show."""
     options = '{"size": "quick", "jobs": null, "publish": false}'
-    done = subprocess.run([sys.executable, ROOT / "demo" / "evidence" / "main.py", options], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "circulation_demo.evidence.main", options], capture_output=True, text=True)
     assert done.returncode == 0 and "DOES NOT SHOW" not in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]

@@ -1,17 +1,12 @@
 """Training of the model in the box, a few steps of it."""
 
-import sys
-
 import pytest
 import torch
 from support.host import ROOT
 
-sys.path += [str(ROOT / "demo"), str(ROOT / "demo" / "train")]
-
-import train  # noqa: E402
-from avatars import loader  # noqa: E402
-
-import comfy.ldm.modules.attention as attention  # noqa: E402
+import comfy.ldm.modules.attention as attention
+from circulation_demo.avatars import loader
+from circulation_demo.train import train
 
 DATA = ROOT / "demo" / "model" / "train.npz"
 STEPS = 4

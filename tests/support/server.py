@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
 import json
 import os
 import re
@@ -11,6 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from circulation_demo import server as demo
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,16 +33,6 @@ HARMLESS = [
     r"^Attempted to cleanup event listeners for graph that was never set up",  # 1.32.9, when Nodes 2.0 is turned on or off
     r"^TypeError: .*reading 'id'.*\s+at onChange",  # 1.32.9, on the first setting that changes
 ]
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(f"demo_{name}", ROOT / "demo" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-demo = load("server")
 
 
 def workflow(name):

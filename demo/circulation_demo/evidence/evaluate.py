@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy
 from scipy.stats import rankdata, spearmanr
 
-from data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, avatars, file_of
-from judge import SPACES, Judge, Row, controls
-from metrics import apart, halves
-from plan import BASELINE, PER_PROMPT, QUANTILES, RESAMPLES, Setting, Size
+from .data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, avatars, file_of
+from .judge import SPACES, Judge, Row, controls
+from .metrics import apart, halves
+from .plan import BASELINE, PER_PROMPT, QUANTILES, RESAMPLES, Setting, Size
 
 Array = numpy.ndarray
 Z = 1.96  # standard errors to either side of a 95 % interval

@@ -15,7 +15,7 @@ from . import unet, vae
 from .factors import FACTORS
 from .text import FactorEncoder
 
-FILE = Path(__file__).resolve().parent.parent / "model" / "avatars.safetensors"
+FILE = Path(__file__).resolve().parents[2] / "model" / "avatars.safetensors"
 PREFIX = "model.diffusion_model."
 
 

@@ -11,12 +11,13 @@ import numpy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from data import DEMO, avatars, file_of
-from evaluate import STABILITY, STAGES, Z
-from judge import SPACES
-from plan import ALPHAS, BASELINE, BETAS, PER_PROMPT, STEPS, Size, static
+from .. import DEMO, ROOT
+from .data import avatars, file_of
+from .evaluate import STABILITY, STAGES, Z
+from .judge import SPACES
+from .plan import ALPHAS, BASELINE, BETAS, PER_PROMPT, STEPS, Size, static
 
-EVIDENCE = DEMO.parent / "EVIDENCE.md"
+EVIDENCE = ROOT / "EVIDENCE.md"
 EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
 OF_SETS = ("precision", "recall", "density", "coverage", "FID", "Vendi")
 REPEATED = ("FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier")

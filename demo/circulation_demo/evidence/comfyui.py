@@ -5,30 +5,27 @@ Import this before anything of ComfyUI's.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
-DEMO = Path(__file__).resolve().parent.parent
+from .. import ROOT
 
 os.environ.setdefault("CIRCULATION_DEVICE", "cuda" if torch.cuda.is_available() else "cpu")
-sys.path.append(str(DEMO))
 
-from inprocess import args, load, patch, probe  # noqa: E402, F401
+from ..inprocess import args, load, patch, probe  # noqa: E402, F401
 
 args.use_pytorch_cross_attention = True
 
-load(DEMO.parent)
-loader = importlib.import_module(f"{load(DEMO / 'avatars')}.loader")
+load(ROOT)
 for noisy in ("root", "comfy"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
 
 import comfy.sample  # noqa: E402
+
+from ..avatars import loader  # noqa: E402, F401
 
 
 def noise(seeds: Sequence[int], size: int = 16) -> torch.Tensor:

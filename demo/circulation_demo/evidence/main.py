@@ -11,11 +11,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-import evaluate
-import plan
-import report
-import sampling
-from data import DEMO, MODEL, file_of
+from .. import DEMO
+from . import evaluate, plan, report, sampling
+from .data import MODEL, file_of
 
 OUTPUT = DEMO / "output" / "evidence"
 

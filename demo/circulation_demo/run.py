@@ -8,20 +8,21 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import graph
 import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from server import Server, ServerError
 
-DEMO = Path(__file__).resolve().parent
+from . import DEMO, ROOT, graph
+from .server import Server, ServerError
+
+AVATARS = Path(__file__).with_name("avatars")
 OUTPUT = DEMO / "output"
-BASE = DEMO.parent / ".comfy" / "base"
+BASE = ROOT / ".comfy" / "base"
 
 
 def main(options):
     print("Starting ComfyUI ...", flush=True)
-    with Server(os.environ["COMFYUI_PATH"], BASE, cpu=not torch.cuda.is_available(), packs=[DEMO / "avatars"]) as server:
+    with Server(os.environ["COMFYUI_PATH"], BASE, cpu=not torch.cuda.is_available(), packs=[AVATARS]) as server:
         if options.serve:
             serve(server)
         else:

@@ -12,7 +12,8 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from . import ROOT
+
 PACK = "attention-circulation"
 
 
@@ -48,6 +49,7 @@ class Server:
         prepare_base(self.base, self.packs)
         # Threads that wait by spinning take the cores from each other as soon as anything else runs.
         variables = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        variables.pop("PYTHONPATH", None)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 self.command, env=variables, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT

@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 
 import comfy.ldm.modules.attention
-from avatars import unet, vae
-from avatars.factors import FACTORS
+
+from ..avatars import unet, vae
+from ..avatars.factors import FACTORS
 
 BATCH = 64
 STEPS = 9_000

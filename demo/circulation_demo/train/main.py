@@ -4,27 +4,24 @@ import json
 import os
 import shutil
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
-DEMO = Path(__file__).resolve().parent.parent
-WORK = DEMO.parent / ".comfy" / "train"
-sys.path[:0] = [os.environ["COMFYUI_PATH"]]
-sys.path += [str(DEMO), str(DEMO / "evidence")]
+import numpy
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
-import torch  # noqa: E402
-from comfy.cli_args import args  # noqa: E402
+from .. import DEMO, ROOT
+from ..avatars.factors import FACTORS
+from ..evidence import classifier
+from ..inprocess import args
+from . import render
 
 args.cpu = not torch.cuda.is_available()
 
-import classifier  # noqa: E402
-import numpy  # noqa: E402
-import render  # noqa: E402
-import train  # noqa: E402
-from avatars.factors import FACTORS  # noqa: E402
-from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
+from . import train  # noqa: E402
 
+WORK = ROOT / ".comfy" / "train"
 SHIPPED = ("avatars.safetensors", "classifier.safetensors", "train.npz", "held_out.npz", "loss.csv", "loss.png")
 
 

@@ -7,10 +7,9 @@ from functools import cached_property
 import numpy
 import torch
 
-import classifier
-import metrics
-from data import MODEL, REAL, STYLES, Avatars, avatars, factor_names
-from plan import COMPONENTS, NEIGHBOURS, PER_PROMPT
+from . import classifier, metrics
+from .data import MODEL, REAL, STYLES, Avatars, avatars, factor_names
+from .plan import COMPONENTS, NEIGHBOURS, PER_PROMPT
 
 Array = numpy.ndarray
 SPACES = ("classifier", "pixels")

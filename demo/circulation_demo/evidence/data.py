@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import numpy
 
-DEMO = Path(__file__).resolve().parent.parent
+from .. import DEMO
+from ..avatars.factors import FACTORS
+from .plan import PER_PROMPT, REFERENCE, Setting
+
 MODEL = DEMO / "model"
-sys.path.append(str(DEMO))
-
-from avatars.factors import FACTORS  # noqa: E402
-from plan import PER_PROMPT, REFERENCE, Setting  # noqa: E402
-
 STYLES = ("hair style", "eyes", "mouth shape", "clothes cut")  # what no prompt names
 # Positions among the 8,000 held-out images; no two uses share any.
 REAL = slice(0, REFERENCE)

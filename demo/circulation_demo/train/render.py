@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy
 
-HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent))
+from ..avatars.factors import COLOURS, FACTORS, NONE
 
-from avatars.factors import COLOURS, FACTORS, NONE  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 # Which seeds are drawn for what. The sets have none in common.
 SPLITS = {"train": (0, 32_000), "held_out": (1_000_000, 8_000), "classifier": (2_000_000, 32_000)}

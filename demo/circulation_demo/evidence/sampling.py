@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy
 import torch
 
-from data import MODEL_PROMPTS, avatars, file_of, prompts, seeds
-from plan import CFG, PER_PROMPT, STEPS, Setting
+from .data import MODEL_PROMPTS, avatars, file_of, prompts, seeds
+from .plan import CFG, PER_PROMPT, STEPS, Setting
 
 BATCH = 64
 STABILITY = ("energy", "instability", "alignment")
@@ -21,7 +21,7 @@ class Model:
     """The avatar model in this process."""
 
     def __init__(self, threads: int):
-        import comfyui
+        from . import comfyui
 
         torch.set_num_threads(threads)
         logging.getLogger().setLevel(logging.WARNING)

@@ -1,0 +1,1 @@
+"""The study behind EVIDENCE.md: `plan` says what is asked, `sampling` makes images, `judge` and `metrics` measure them, `evaluate` and `report` write."""
