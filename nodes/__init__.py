@@ -1,7 +1,7 @@
 from comfy_api.latest import ComfyExtension
 
 from .circulation import CirculationAdaptive, CirculationControl, CirculationSchedule
-from .model import ModelBlocks
+from .model_blocks import ModelBlocks
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
 
 

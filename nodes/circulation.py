@@ -1,30 +1,19 @@
 """The nodes that change sampling: Circulation, Circulation (Adaptive), and the schedule of their strength."""
 
-from __future__ import annotations
-
 import json
 
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
 
-from .engine import families
-from .engine.blocks import Selection
-from .engine.circulation import (
-    DEVIATION,
-    ETA_OVER,
-    FORMULAS,
-    IMAGE,
-    IMAGE_TOKENS,
-    RESCALES,
-    TOKENS,
-    VALUE_SPACE,
-    Adaptive,
-    Circulation,
-)
-from .engine.patch import add
-from .engine.rule import ALPHA_RANGE, BETA_RANGE, BOTH, BRANCHES, Rule
-from .engine.schedule import Schedule
-from .schema import schema
+from .engine import choices
+from .engine.choices import BOTH, IMAGE_TOKENS, VALUE_SPACE
+from .engine.comfy.model import check_space, patchable_blocks
+from .engine.comfy.patch import attach
+from .engine.comfy.prompt import executing
+from .engine.method.settings import AdaptiveSettings, CirculationSettings
+from .engine.rules.blocks import Selection
+from .engine.rules.rule import Rule
+from .engine.rules.schedule import Schedule
+from .schema import branches_input, node_schema, tokens_input
 
 ScheduleType = io.Custom("CIRCULATION_SCHEDULE")
 
@@ -39,8 +28,8 @@ def _strength_inputs(alpha: float, beta: float) -> list:
         io.Float.Input(
             "alpha",
             default=alpha,
-            min=ALPHA_RANGE[0],
-            max=ALPHA_RANGE[1],
+            min=choices.ALPHA_RANGE[0],
+            max=choices.ALPHA_RANGE[1],
             step=0.005,
             tooltip="Strength of the circulation in self-attention. 1 is off. The paper works at 1.05; "
             "1.2 is its example of too much. Below 1 damps the circulation instead.",
@@ -48,8 +37,8 @@ def _strength_inputs(alpha: float, beta: float) -> list:
         io.Float.Input(
             "beta",
             default=beta,
-            min=BETA_RANGE[0],
-            max=BETA_RANGE[1],
+            min=choices.BETA_RANGE[0],
+            max=choices.BETA_RANGE[1],
             step=0.05,
             tooltip="How far to go from the model's own attention towards the changed one, and past it: "
             "0 is off, 1 is the changed one, the paper uses 3 to 5.",
@@ -71,16 +60,10 @@ def _strength_inputs(alpha: float, beta: float) -> list:
 
 def _scope_inputs() -> list:
     return [
-        io.Combo.Input(
-            "branches",
-            options=list(BRANCHES),
-            default=BOTH,
-            optional=True,
-            tooltip="Act on the positive prompt's half of the model, the negative's, or both (the paper's way).",
-        ),
+        branches_input("Act on the positive prompt's half of the model, the negative's, or both (the paper's way)."),
         io.Combo.Input(
             "rescale",
-            options=list(RESCALES),
+            options=list(choices.RESCALES),
             default=VALUE_SPACE,
             optional=True,
             tooltip="Keeps each token's length after the blend. Value space: fast, measured on each head's values. "
@@ -91,13 +74,9 @@ def _scope_inputs() -> list:
             optional=True,
             tooltip="Strength over depth and time, from Circulation Schedule: a factor on (alpha - 1). Without it, 1 everywhere.",
         ),
-        io.Combo.Input(
-            "tokens",
-            options=list(TOKENS),
-            default=IMAGE_TOKENS,
-            optional=True,
-            tooltip="Where image and text share one attention (Flux, SD3, Qwen-Image ...): change only how the image attends "
-            "to itself, or all of it. No difference on other models.",
+        tokens_input(
+            "Where image and text share one attention (Flux, SD3, Qwen-Image ...): change only how the image attends "
+            "to itself, or all of it. No difference on other models."
         ),
     ]
 
@@ -106,22 +85,22 @@ def _outputs() -> list:
     return [io.Model.Output(display_name="model", tooltip="The model with Circulation. Connect it to a sampler.")]
 
 
-def _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule):
+def _patched(
+    model, circulation: CirculationSettings, start_percent: float, end_percent: float, blocks: str, branches: str, schedule: Schedule | None
+) -> io.NodeOutput:
     if schedule is not None and not isinstance(schedule, Schedule):
         raise ValueError("schedule: connect the schedule output of a Circulation Schedule node.")
-    there = families.blocks(model)
-    families.check_space(model, "rescale", circulation.rescale)
+    available = patchable_blocks(model)
+    check_space(model, "rescale", circulation.rescale)
     selection = Selection.parse(blocks)
-    context = get_executing_context()
-    node = context and context.node_id
-    rule = Rule(circulation, selection, selection.of(there), start_percent, end_percent, branches, schedule, node)
-    return io.NodeOutput(add(model, rule))
+    rule = Rule(circulation, selection, selection.of(available), start_percent, end_percent, branches, schedule, executing().node)
+    return io.NodeOutput(attach(model, rule))
 
 
 class CirculationControl(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="CirculationControl",
             display_name="Circulation",
             description="Trades fidelity against diversity by scaling the circulation (the skew part) of self-attention.",
@@ -135,24 +114,24 @@ class CirculationControl(io.ComfyNode):
     def execute(
         cls,
         model,
-        alpha,
-        beta,
-        start_percent,
-        end_percent,
-        blocks,
-        branches=BOTH,
-        rescale=VALUE_SPACE,
-        schedule=None,
-        tokens=IMAGE_TOKENS,
-    ):
-        circulation = Circulation(alpha, beta, rescale, tokens=tokens)
+        alpha: float,
+        beta: float,
+        start_percent: float,
+        end_percent: float,
+        blocks: str,
+        branches: str = BOTH,
+        rescale: str = VALUE_SPACE,
+        schedule: Schedule | None = None,
+        tokens: str = IMAGE_TOKENS,
+    ) -> io.NodeOutput:
+        circulation = CirculationSettings(alpha, beta, rescale, tokens=tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
 
 
 class CirculationAdaptive(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="CirculationAdaptive",
             display_name="Circulation (Adaptive)",
             description="Circulation whose strength follows how symmetric each attention call is (its index eta).",
@@ -166,14 +145,14 @@ class CirculationAdaptive(io.ComfyNode):
                 io.Boolean.Input("adapt_beta", default=True, tooltip="Use beta times (1 - eta): less where attention is symmetric."),
                 io.Combo.Input(
                     "formula",
-                    options=list(FORMULAS),
-                    default=DEVIATION,
+                    options=list(choices.FORMULAS),
+                    default=choices.DEVIATION,
                     tooltip="Deviation (the paper's): 1 + (alpha - 1) eta. Scale: alpha times eta, a much stronger change.",
                 ),
                 io.Combo.Input(
                     "eta_over",
-                    options=list(ETA_OVER),
-                    default=IMAGE,
+                    options=list(choices.ETA_OVER),
+                    default=choices.IMAGE,
                     tooltip="One eta per image, per head, or for the whole batch. Batch is the paper's way, but an image "
                     "then depends on its neighbours in the batch.",
                 ),
@@ -186,29 +165,29 @@ class CirculationAdaptive(io.ComfyNode):
     def execute(
         cls,
         model,
-        alpha,
-        beta,
-        start_percent,
-        end_percent,
-        blocks,
-        adapt_alpha,
-        adapt_beta,
-        formula,
-        eta_over,
-        branches=BOTH,
-        rescale=VALUE_SPACE,
-        schedule=None,
-        tokens=IMAGE_TOKENS,
-    ):
-        adaptive = Adaptive(adapt_alpha, adapt_beta, formula, eta_over)
-        circulation = Circulation(alpha, beta, rescale, adaptive, tokens)
+        alpha: float,
+        beta: float,
+        start_percent: float,
+        end_percent: float,
+        blocks: str,
+        adapt_alpha: bool,
+        adapt_beta: bool,
+        formula: str,
+        eta_over: str,
+        branches: str = BOTH,
+        rescale: str = VALUE_SPACE,
+        schedule: Schedule | None = None,
+        tokens: str = IMAGE_TOKENS,
+    ) -> io.NodeOutput:
+        adaptive = AdaptiveSettings(adapt_alpha, adapt_beta, formula, eta_over)
+        circulation = CirculationSettings(alpha, beta, rescale, adaptive, tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
 
 
 class CirculationSchedule(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="CirculationSchedule",
             display_name="Circulation Schedule",
             description="Strength of Circulation over the depth of the model and the time of sampling, painted as a grid.",
@@ -227,12 +206,12 @@ class CirculationSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, grid=None):
+    def validate_inputs(cls, grid: str | None = None) -> bool | str:
         try:
             return grid is None or bool(Schedule.parse(grid))
         except ValueError as error:
             return str(error)
 
     @classmethod
-    def execute(cls, grid):
+    def execute(cls, grid: str) -> io.NodeOutput:
         return io.NodeOutput(Schedule.parse(grid))

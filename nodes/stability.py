@@ -1,30 +1,30 @@
 """The nodes that look: Stability Probe, Readout and Compare, and the files between them."""
 
-from __future__ import annotations
-
 import hashlib
-import os
+from functools import partial
 from pathlib import Path
 
-import folder_paths
 from comfy_api.latest import io, ui
 
-from .engine import families, plots
-from .engine import record as records
-from .engine.blocks import Selection
-from .engine.chart import chart
-from .engine.circulation import IMAGE_TOKENS, INPUT_SPACE, TOKENS, VALUE_SPACE
-from .engine.live import teller
-from .engine.patch import add
-from .engine.probe import Probe
-from .engine.record import LiveRecord, Record
-from .engine.rule import BOTH, BRANCHES, check_word
-from .engine.stability import MEASURES
-from .engine.summary import summary
-from .schema import schema
+from .engine.choices import BOTH, BRANCHES, IMAGE_TOKENS, INPUT_SPACE, MEASURES, TOKENS, VALUE_SPACE, check_word
+from .engine.comfy import events
+from .engine.comfy.files import existing_file, next_file
+from .engine.comfy.model import check_space, patchable_blocks
+from .engine.comfy.patch import attach
+from .engine.comfy.prompt import upstream, uses_output
+from .engine.records import plots
+from .engine.records.chart import chart_data
+from .engine.records.record import LiveRecord, Record, load, save, to_csv
+from .engine.records.summary import to_markdown
+from .engine.rules.blocks import Selection
+from .engine.run.observer import Probe
+from .schema import branches_input, node_schema, tokens_input
 
 Stability = io.Custom("STABILITY")
 LatentOrImage = io.Custom("LATENT,IMAGE")
+AnyRecord = Record | LiveRecord
+
+MODEL_OUTPUT = 0  # of Stability Probe
 
 CURVES, HEAT_MAP, IMAGES, SHEET = "curves", "heat map", "images", "sheet"
 
@@ -32,7 +32,7 @@ CURVES, HEAT_MAP, IMAGES, SHEET = "curves", "heat map", "images", "sheet"
 class StabilityProbe(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="StabilityProbe",
             display_name="Stability Probe",
             description="Measures while sampling how settled self-attention is, block by block and step by step. "
@@ -53,23 +53,13 @@ class StabilityProbe(io.ComfyNode):
                 io.String.Input(
                     "blocks", default="all", tooltip="Where to measure; the same words as in the Circulation node."
                 ),
-                io.Combo.Input(
-                    "branches",
-                    options=list(BRANCHES),
-                    default=BOTH,
-                    optional=True,
-                    tooltip="Measure on the positive prompt's half of the model, the negative's, or both.",
-                ),
+                branches_input("Measure on the positive prompt's half of the model, the negative's, or both."),
                 io.String.Input(
                     "label", default="", optional=True, tooltip="A name for this measurement in graphs and tables."
                 ),
-                io.Combo.Input(
-                    "tokens",
-                    options=list(TOKENS),
-                    default=IMAGE_TOKENS,
-                    optional=True,
-                    tooltip="Where image and text share one attention: measure the image's tokens among themselves, or all "
-                    "of them. No difference on other models.",
+                tokens_input(
+                    "Where image and text share one attention: measure the image's tokens among themselves, or all "
+                    "of them. No difference on other models."
                 ),
             ],
             outputs=[
@@ -81,21 +71,23 @@ class StabilityProbe(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, measure_in, every_n_steps, blocks, branches=BOTH, label="", tokens=IMAGE_TOKENS):
+    def execute(
+        cls, model, measure_in: str, every_n_steps: int, blocks: str, branches: str = BOTH, label: str = "", tokens: str = IMAGE_TOKENS
+    ) -> io.NodeOutput:
         check_word("measure_in", measure_in, (VALUE_SPACE, INPUT_SPACE))
         check_word("branches", branches, BRANCHES)
         check_word("tokens", tokens, TOKENS)
-        families.check_space(model, "measure_in", measure_in)
-        chosen = Selection.parse(blocks).of(families.blocks(model))
+        check_space(model, "measure_in", measure_in)
+        selected = Selection.parse(blocks).of(patchable_blocks(model))
         live = LiveRecord(cls.hidden.unique_id)
-        probe = Probe(measure_in, every_n_steps, chosen, branches, label, live, teller(cls.hidden.unique_id), tokens)
-        return io.NodeOutput(add(model, probe), live)
+        send = partial(events.send, events.STABILITY, cls.hidden.unique_id)
+        return io.NodeOutput(attach(model, Probe(measure_in, every_n_steps, selected, branches, label, live, send, tokens)), live)
 
 
 class StabilityReadout(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="StabilityReadout",
             display_name="Stability Readout",
             description="Turns what a Stability Probe saw into a graph, a summary and a table.",
@@ -137,11 +129,11 @@ class StabilityReadout(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, stability, plot, measure, after=None, run=0):
+    def execute(cls, stability: AnyRecord, plot: str, measure: str, after=None, run: int = 0) -> io.NodeOutput:
         check_word("plot", plot, (SHEET, CURVES, HEAT_MAP, IMAGES))
         check_word("measure", measure, MEASURES)
-        sampled_by = _upstream(cls.hidden.prompt, cls.hidden.unique_id)
-        if sampled_by is None and isinstance(stability, LiveRecord) and _in_use(cls.hidden.prompt, stability.probe):
+        sampled_by = upstream(cls.hidden.prompt, cls.hidden.unique_id, "after")
+        if sampled_by is None and isinstance(stability, LiveRecord) and uses_output(cls.hidden.prompt, stability.probe, MODEL_OUTPUT):
             raise ValueError(
                 "Connect the latent of the sampler that uses the probe's model, or the image made of it, to 'after'. "
                 "Without it this node may run before the sampler, and would show an earlier run."
@@ -152,14 +144,14 @@ class StabilityReadout(io.ComfyNode):
         chosen = record.runs[run - 1]
         draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
         graph = plots.sheet(chosen) if plot == SHEET else draw[plot](chosen, measure)
-        shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [chart(chosen)]}
-        return io.NodeOutput(after, graph, summary(record), records.to_csv(record), record, ui=shown)
+        shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [chart_data(chosen)]}
+        return io.NodeOutput(after, graph, to_markdown(record), to_csv(record), record, ui=shown)
 
 
 class StabilityCompare(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="StabilityCompare",
             display_name="Stability Compare",
             description="Two to four stability records on one sheet: curves laid over each other, and what differs from the first.",
@@ -177,7 +169,9 @@ class StabilityCompare(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, stability_1, stability_2, stability_3=None, stability_4=None):
+    def execute(
+        cls, stability_1: AnyRecord, stability_2: AnyRecord, stability_3: AnyRecord | None = None, stability_4: AnyRecord | None = None
+    ) -> io.NodeOutput:
         given = [s for s in (stability_1, stability_2, stability_3, stability_4) if s is not None]
         runs = []
         for number, stability in enumerate(given, 1):
@@ -196,7 +190,7 @@ class StabilityCompare(io.ComfyNode):
 class SaveStability(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="SaveStability",
             display_name="Save Stability",
             description="Writes a stability record to a .safetensors file in ComfyUI's output folder.",
@@ -213,22 +207,18 @@ class SaveStability(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, stability, filename_prefix):
+    def execute(cls, stability: AnyRecord, filename_prefix: str) -> io.NodeOutput:
         if isinstance(stability, LiveRecord):
             raise ValueError("A probe's record is empty until its model was sampled. Connect the stability output of a Stability Readout.")
-        output = folder_paths.get_output_directory()
-        if not _inside(filename_prefix, output):
-            raise ValueError(f"filename_prefix '{filename_prefix}' leads out of the output folder.")
-        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-        file = f"{name}_{counter:05}_.safetensors"
-        records.save(_finished(stability, None), os.path.join(folder, file))
-        return io.NodeOutput(ui={"text": [f"Saved {os.path.join(subfolder, file)}"]})
+        path, name = next_file(filename_prefix, ".safetensors")
+        save(_finished(stability, None), path)
+        return io.NodeOutput(ui={"text": [f"Saved {name}"]})
 
 
 class LoadStability(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="LoadStability",
             display_name="Load Stability",
             description="Reads a stability record that Save Stability wrote, from ComfyUI's input or output folder.",
@@ -243,29 +233,16 @@ class LoadStability(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, file):
-        return io.NodeOutput(records.load(_existing(file)))
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load(existing_file(file)))
 
     @classmethod
-    def fingerprint_inputs(cls, file):
-        return hashlib.sha256(Path(_existing(file)).read_bytes()).hexdigest()
+    def fingerprint_inputs(cls, file: str) -> str:
+        return hashlib.sha256(Path(existing_file(file)).read_bytes()).hexdigest()
 
 
-def _existing(file: str) -> str:
-    """The path of a file in the input or else the output folder, and of none outside them."""
-    for folder in (folder_paths.get_input_directory(), folder_paths.get_output_directory()):
-        path = os.path.join(folder, file)
-        if _inside(file, folder) and os.path.isfile(path):
-            return path
-    raise ValueError(f"There is no file '{file}' in the input or the output folder.")
-
-
-def _inside(path: str, folder: str) -> bool:
-    """Whether a path that starts at a folder stays in it, also where links lead."""
-    return Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
-
-
-def _finished(stability: Record | LiveRecord, nodes: set[str] | None) -> Record:
+def _finished(stability: AnyRecord, nodes: set[str] | None) -> Record:
+    """The runs that these nodes sampled, or any where None. Raises ValueError if there are none."""
     record = stability.of(nodes) if isinstance(stability, LiveRecord) else stability
     if not record.runs:
         raise ValueError(
@@ -273,22 +250,3 @@ def _finished(stability: Record | LiveRecord, nodes: set[str] | None) -> Record:
             "made of it, to 'after' so that this node runs after it. If the sampler was not run again, change its seed."
         )
     return record
-
-
-def _in_use(prompt: dict, probe: str | None) -> bool:
-    """Whether a node of the prompt takes the probe's model."""
-    return any([probe, 0] in node["inputs"].values() for node in prompt.values())
-
-
-def _upstream(prompt: dict, node: str) -> set[str] | None:
-    """Ids of the nodes that `after` of a node depends on; None where nothing is connected to it."""
-    link = prompt.get(node, {}).get("inputs", {}).get("after") if prompt else None
-    if not isinstance(link, list):
-        return None
-    found, waiting = set(), [link[0]]
-    while waiting:
-        id = waiting.pop()
-        if id not in found and id in prompt:
-            found.add(id)
-            waiting += [value[0] for value in prompt[id]["inputs"].values() if isinstance(value, list) and len(value) == 2]
-    return found

@@ -11,15 +11,16 @@ import comfy.ldm.modules.attention as attention
 import comfy.ops
 import published
 
-method = engine("circulation")
+choices = engine("choices")
+CirculationSettings, AdaptiveSettings = engine("method.settings").CirculationSettings, engine("method.settings").AdaptiveSettings
 STATIC, STRONG = (1.05, 3.0), (1.2, 5.0)
 VARIANTS = {
     "plain": (None, None),
-    "value space": (method.Circulation(*STATIC), None),
-    "adaptive": (method.Circulation(*STRONG, adaptive=method.Adaptive()), None),
-    "probe, value space": (None, method.VALUE_SPACE),
-    "input space": (method.Circulation(*STATIC, method.INPUT_SPACE), None),
-    "probe, input space": (None, method.INPUT_SPACE),
+    "value space": (CirculationSettings(*STATIC), None),
+    "adaptive": (CirculationSettings(*STRONG, adaptive=AdaptiveSettings()), None),
+    "probe, value space": (None, choices.VALUE_SPACE),
+    "input space": (CirculationSettings(*STATIC, choices.INPUT_SPACE), None),
+    "probe, input space": (None, choices.INPUT_SPACE),
 }
 FULL_SDXL = dict(
     models.SDXL,
@@ -38,7 +39,7 @@ MODELS = {
     "adaptive": partial(patch, node_id="CirculationAdaptive"),
     "probe, value space": lambda model: probe(model)[0],
     "both, value space": lambda model: probe(patch(model))[0],
-    "input space": partial(patch, rescale=method.INPUT_SPACE),
+    "input space": partial(patch, rescale=choices.INPUT_SPACE),
 }
 
 
@@ -66,16 +67,16 @@ def under(compute, shape: Shape, x, circulation, probed):
     """`compute`, with its attention under a rule or a probe, in the middle of a run."""
     if circulation is None and probed is None:
         return compute
-    block = engine("blocks").Block("input", 1, 0, shape.heads, shape.head_dim)
-    rules = [engine("rule").Rule(circulation, engine("blocks").Selection.parse("all"), (block,))] if circulation else []
-    probes = [engine("probe").Probe(probed, 1, (block,), "both", "", engine("record").LiveRecord())] if probed else []
-    observers = [engine("probe").Observer(each, (1.0, 0.0)) for each in probes]
-    run = engine("run").Run(engine("plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
+    block = engine("rules.blocks").Block("input", 1, 0, shape.heads, shape.head_dim)
+    rules = [engine("rules.rule").Rule(circulation, engine("rules.blocks").Selection.parse("all"), (block,))] if circulation else []
+    probes = [engine("run.observer").Probe(probed, 1, (block,), "both", "", engine("records.record").LiveRecord())] if probed else []
+    observers = [engine("run.observer").Observer(each, (1.0, 0.0)) for each in probes]
+    run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
     run.begin_evaluation(torch.ones(1))
     image = slice(shape.text, shape.tokens) if shape.text else slice(None)
 
     def override(func, *args, **kwargs):
-        return run.attention(engine("attention").Call(func, None, args, kwargs))
+        return run.attention(engine("comfy.attention_call").AttentionCall(func, None, args, kwargs))
 
     def call():
         run.announce(block.address, x.device, (0,), (0,), x, image)
@@ -90,9 +91,9 @@ def measures(shape: Shape, batch: int, device: str) -> dict:
     wq, wk = (torch.randn(shape.heads, shape.head_dim, shape.channels, device=device) / shape.channels**0.5 for _ in range(2))
     q, k = (x.unsqueeze(1) @ w.mT for w in (wq, wk))
     retrieval = torch.randn(batch, shape.heads, shape.tokens, shape.channels, device=device)
-    parts, kept = retrieval.split(1, dim=1), engine("scratch").Scratch()  # as a run keeps it
+    parts, kept = retrieval.split(1, dim=1), engine("method.fast.workspace").Workspace()  # as a run keeps it
     return {
-        "ours": lambda: engine("stability").measure(q, k, parts, kept),
+        "ours": lambda: engine("method.fast.measures").measure(q, k, parts, kept),
         "published": lambda: dense.measures_by_coupling(x, wq, wk, retrieval),
     }
 

@@ -119,20 +119,26 @@ class Kernel:
         return self.attend(*(t.transpose(1, 2) for t in (q, k, v)), attn_bias).transpose(1, 2)
 
 
+def registered(monkeypatch, name, backend):
+    """As ComfyUI does with a backend whose library is installed."""
+    monkeypatch.setitem(attention.REGISTERED_ATTENTION_FUNCTIONS, name, backend)
+    return backend
+
+
 def sage(monkeypatch, kernel):
     monkeypatch.setattr(attention, "sageattn", kernel.sageattn, raising=False)
-    return attention.attention_sage
+    return registered(monkeypatch, "sage", attention.attention_sage)
 
 
 def flash(monkeypatch, kernel):
     monkeypatch.setattr(attention, "flash_attn_wrapper", kernel.tokens_first)
-    return attention.attention_flash
+    return registered(monkeypatch, "flash", attention.attention_flash)
 
 
 def xformers(monkeypatch, kernel):
     ops = types.SimpleNamespace(memory_efficient_attention=kernel.tokens_first)
     monkeypatch.setattr(attention, "xformers", types.SimpleNamespace(ops=ops), raising=False)
-    return attention.attention_xformers
+    return registered(monkeypatch, "xformers", attention.attention_xformers)
 
 
 def kitchen(monkeypatch, kernel):
@@ -140,7 +146,7 @@ def kitchen(monkeypatch, kernel):
         return kernel.attend(q, k, v, attn_mask)
 
     monkeypatch.setattr(attention.comfy_kitchen, "int8_attention", int8_attention)
-    return attention.attention_comfy_kitchen_int8
+    return registered(monkeypatch, "comfy_kitchen_int8", attention.attention_comfy_kitchen_int8)
 
 
 LIMITED = {sage: 128, flash: 256, xformers: 256}
@@ -159,7 +165,7 @@ def check(model, kernel, largest_doubled):
     image = sample(patch(model, alpha=ALPHA, beta=BETA), size=8, steps=1)
     written_out = dense.replace_self_attention(model, ALPHA, BETA)
     wanted = Counter()
-    for block in engine("families").blocks(model):
+    for block in engine("comfy.model").patchable_blocks(model):
         if block.head_dim <= kernel.limit:
             wanted[block.head_dim] += 2  # self and cross
         if 2 * block.head_dim <= largest_doubled:

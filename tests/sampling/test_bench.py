@@ -48,7 +48,7 @@ def test_the_published_layer_computes_what_input_space_computes():
         plain, published = calls["plain"](), calls["published"]()
         torch.testing.assert_close(calls["input space"](), published, rtol=1e-4, atol=1e-4)
         shape, x = SHAPES["tiny"][0][0], calls["plain"].args[0]
-        rule = cases.method.Circulation(*cases.STRONG, cases.method.INPUT_SPACE, cases.method.Adaptive())
+        rule = cases.CirculationSettings(*cases.STRONG, cases.choices.INPUT_SPACE, cases.AdaptiveSettings())
         adaptive = cases.under(calls["plain"], shape, x, rule, None)
         torch.testing.assert_close(adaptive(), calls["published, adaptive"](), rtol=1e-4, atol=1e-4)
         assert (plain - published).norm() > 1e-3 * plain.norm()

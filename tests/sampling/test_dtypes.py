@@ -124,7 +124,7 @@ def test_a_result_that_overflows_is_the_models_own_for_that_image_alone(log):
     assert torch.isfinite(mixed).all()
     others = [0, 2, 3]
     assert torch.equal(mixed[others], sound[others])
-    run.run.report()
+    run.run.outcome.report()
     warnings = [record for record in log.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert warnings[0].getMessage().startswith("Circulation: 1 attention results were not finite")

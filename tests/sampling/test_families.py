@@ -11,7 +11,7 @@ from support.host import PACK, ROOT, comfy_nodes, engine, node, patch, probe
 from support.sampling import change
 from support.transformers import build, sample
 
-families = engine("families")
+patchable_blocks = engine("comfy.model").patchable_blocks
 FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
 
 PIXART = dict(
@@ -104,7 +104,7 @@ def listed(model):
 def test_the_blocks_listed_are_those_that_can_be_patched(name):
     model = build(name)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in listed(model).splitlines()[4:]]
-    blocks = families.blocks(model)
+    blocks = patchable_blocks(model)
     assert [row[0] for row in rows if row[3] == "yes"] == [str(block) for block in blocks]
     assert [row[1:3] for row in rows if row[3] == "yes"] == [[str(block.heads), str(block.head_dim)] for block in blocks]
 
@@ -120,7 +120,7 @@ def test_heads_are_those_of_the_calls(name):
     model = build(name)
     with transformers.watched(model, name, see) as clone:
         sample(clone, name, steps=1)
-    assert found == {str(block): (block.heads, block.head_dim) for block in families.blocks(model)}
+    assert found == {str(block): (block.heads, block.head_dim) for block in patchable_blocks(model)}
 
 
 def test_what_is_left_alone_is_listed_with_the_reason():
@@ -150,8 +150,8 @@ def test_a_file_that_the_stock_loader_loads_is_circulated(name, changed, tmp_pat
     weights = {f"model.diffusion_model.{key}": w.contiguous() for key, w in made.model.diffusion_model.state_dict().items()}
     safetensors.torch.save_file(weights, tmp_path / "model.safetensors")
     loaded = comfy.sd.load_diffusion_model(str(tmp_path / "model.safetensors"))
-    assert families.name(loaded) == transformers.FAMILIES[name].family
-    assert [str(block) for block in families.blocks(loaded)] == [str(block) for block in families.blocks(made)]
+    assert engine("comfy.model").model_name(loaded) == transformers.FAMILIES[name].family
+    assert [str(block) for block in patchable_blocks(loaded)] == [str(block) for block in patchable_blocks(made)]
     prompts = {} if name != "wan" else {
         side: [[torch.randn(1, tokens, 4096, generator=torch.Generator().manual_seed(tokens)), {}]]
         for side, tokens in (("positive", 16), ("negative", 11))

@@ -67,5 +67,5 @@ def test_a_refusal_leaves_the_model_alone(model):
 
 def test_blocks_without_self_attention_are_not_offered():
     """All but the innermost blocks of the x4 upscaler attend to the text in place of themselves."""
-    found = engine("blocks").describe(engine("families").blocks(build("x4_upscaler")))
+    found = engine("rules.blocks").describe(engine("comfy.model").patchable_blocks(build("x4_upscaler")))
     assert found == "input.7.0, middle.0.0, output.0.0, output.1.0"

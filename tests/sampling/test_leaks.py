@@ -36,8 +36,8 @@ def runs(monkeypatch):
         made.append(weakref.ref(run))
         return run
 
-    Run = engine("patch").Run
-    monkeypatch.setattr(engine("patch"), "Run", tracked)
+    Run = engine("comfy.patch").Run
+    monkeypatch.setattr(engine("comfy.patch"), "Run", tracked)
     return made
 
 

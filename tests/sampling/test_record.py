@@ -14,7 +14,7 @@ from support.models import build, conditioning
 from support.others import execute
 from support.sampling import sample
 
-record = engine("record")
+record = engine("records.record")
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_an_interrupted_run_leaves_what_was_measured(model):
     (run,) = live.of(None).runs
     assert not run.info.complete and run.values.shape[1] == 3
     assert run.values.isfinite().all()
-    assert "stopped early" in engine("summary").summary(live.of(None))
+    assert "stopped early" in engine("records.summary").to_markdown(live.of(None))
 
 
 def test_a_run_that_ends_early_counts_on_the_whole_schedule_it_was_given(model):
@@ -153,11 +153,11 @@ def test_a_later_prompt_replaces_the_runs_of_the_nodes_that_sample_again():
 
 def test_a_probe_tells_one_small_event_a_step(model):
     told = []
-    families, blocks = engine("families"), engine("blocks")
+    blocks = engine("rules.blocks")
     live = record.LiveRecord()
-    chosen = blocks.Selection.parse("all").of(families.blocks(model))
-    watcher = engine("probe").Probe("value space", 1, chosen, "both", "", live, told.append)
-    sample(engine("patch").add(model, watcher), steps=4, sampler="heun")
+    chosen = blocks.Selection.parse("all").of(engine("comfy.model").patchable_blocks(model))
+    watcher = engine("run.observer").Probe("value space", 1, chosen, "both", "", live, told.append)
+    sample(engine("comfy.patch").attach(model, watcher), steps=4, sampler="heun")
     assert [event["step"] for event in told] == [1, 2, 3, 4]
     assert all(len(json.dumps(event, allow_nan=False)) < 8000 for event in told)
     (run,) = live.of(None).runs

@@ -11,13 +11,13 @@ from support import models
 from support.host import engine, node, patch
 from support.sampling import change, sample
 
-schedule = engine("schedule")
+schedule = engine("rules.schedule")
 Schedule = schedule.Schedule
 
 cases = settings(max_examples=60, deadline=None, derandomize=True)
 
 CELLS = st.floats(0, 2, width=32)
-SHAPES = st.tuples(st.integers(1, schedule.MOST_ROWS), st.integers(1, schedule.MOST_COLUMNS))
+SHAPES = st.tuples(st.integers(1, schedule.MAX_ROWS), st.integers(1, schedule.MAX_COLUMNS))
 
 
 @st.composite

@@ -11,14 +11,15 @@ from support.models import build
 from support.sampling import sample
 from torch.utils._python_dispatch import TorchDispatchMode
 
-method, stability, record, scratch = engine("circulation"), engine("stability"), engine("record"), engine("scratch").Scratch()
+stability, record, workspace = engine("method.fast.measures"), engine("records.record"), engine("method.fast.workspace").Workspace()
+retrievals = engine("method.fast.input_space").retrievals
 SPACES = ["value space", "input space (paper)"]
 
 
 @pytest.mark.parametrize("case", golden.cases, ids=named)
 def test_the_maps_are_the_authors(case):
     _, q, k, _ = golden.qkv(case)
-    energy, unstable, alignment, eta = stability.of_channels(q, k, golden.output(case, "retrieval"))
+    energy, unstable, alignment, eta = engine("method.measures").measures(q, k, golden.output(case, "retrieval"))
     torch.testing.assert_close(energy.mean(1), golden.output(case, "energy_map"), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(unstable.mean(1), golden.output(case, "instability_map"), rtol=0, atol=1e-4)
     torch.testing.assert_close(alignment.mean(1), golden.output(case, "align_map"), rtol=0, atol=1e-4)
@@ -28,7 +29,7 @@ def test_the_maps_are_the_authors(case):
 @pytest.mark.parametrize("case", golden.cases, ids=named)
 def test_the_scalars_are_the_authors(case):
     x, q, k, _ = golden.qkv(case)
-    measured = stability.measure(q, k, method.retrievals(q, k, x, None, scratch), scratch).mean(1)
+    measured = stability.measure(q, k, retrievals(q, k, x, None, workspace), workspace).mean(1)
     expected = [
         case["stability"][name]
         for name in ("energy", "instability_fraction", "alignment", "eta_centred_mean", "skew_to_sym_centred_mean")
@@ -61,9 +62,9 @@ def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bi
     q, k = (t + bias * torch.randn(shape[-1], generator=generator, dtype=torch.float64) for t in (q, k))
     retrieval = torch.randn(*shape[:3], channels, generator=generator, dtype=torch.float64)
     expected = dense.measures(q, k, retrieval)
-    whole = stability.measure(q, k, [retrieval], scratch)
-    by_head = stability.measure(q, k, retrieval.split(1, dim=1), scratch)
-    in_its_memory = stability.measure(q, k, (head.clone() for head in retrieval.split(1, dim=1)), scratch, overwrite=True)
+    whole = stability.measure(q, k, [retrieval], workspace)
+    by_head = stability.measure(q, k, retrieval.split(1, dim=1), workspace)
+    in_its_memory = stability.measure(q, k, (head.clone() for head in retrieval.split(1, dim=1)), workspace, overwrite=True)
     for measured in (whole, by_head, in_its_memory):
         torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
 
@@ -75,12 +76,12 @@ def test_the_measures_are_the_same_on_any_number_of_threads(threads, tokens, par
     generator = torch.Generator().manual_seed(0)
     q, k, retrieval = (torch.randn(1, 3, tokens, size, generator=generator, dtype=torch.float64) for size in (8, 8, 24))
     expected = dense.measures(q, k, retrieval)
-    assert stability._parts(q[:, :1], retrieval.shape[-1]) == parts
+    assert engine("method.fast.chunks").parts_of_tokens(q[:, :1], retrieval.shape[-1]) == parts
     for dtype in (torch.float64, torch.float32):
         q, k, retrieval = (t.to(dtype) for t in (q, k, retrieval))
         by_head = retrieval.split(1, dim=1)
         for of_heads, overwrite in ((by_head, False), (retrieval.split(2, dim=1), False), ((head.clone() for head in by_head), True)):
-            torch.testing.assert_close(stability.measure(q, k, of_heads, scratch, overwrite).double(), expected, rtol=2e-5, atol=2e-5)
+            torch.testing.assert_close(stability.measure(q, k, of_heads, workspace, overwrite).double(), expected, rtol=2e-5, atol=2e-5)
 
 
 def test_the_coupling_of_the_published_algorithm_gives_the_same():
@@ -90,7 +91,7 @@ def test_the_coupling_of_the_published_algorithm_gives_the_same():
         for shape in ((2, 20, 24), (3, 8, 24), (3, 8, 24), (2, 3, 20, 24))
     )
     q, k = (x.unsqueeze(1) @ w.mT for w in (wq, wk))
-    ours = stability.measure(q, k, [retrieval], scratch)
+    ours = stability.measure(q, k, [retrieval], workspace)
     torch.testing.assert_close(ours.double(), dense.measures_by_coupling(x, wq, wk, retrieval), rtol=1e-5, atol=1e-6)
 
 
@@ -138,7 +139,7 @@ def test_a_record_holds_what_the_model_retrieved(space, rule):
     sample(probed, "sdxl", steps=1, batch=2)
     (run,) = live.of(None).runs
     assert run.values.shape == (5, 1, len(run.info.blocks), 2, 2)
-    for position, block in enumerate(engine("families").blocks(model)):
+    for position, block in enumerate(engine("comfy.model").patchable_blocks(model)):
         assert run.info.blocks[position] == str(block)
         negative_then_positive = expected[block.address].float().unflatten(1, (2, 2))
         for branch, rows in enumerate((negative_then_positive[:, 1], negative_then_positive[:, 0])):

@@ -17,7 +17,7 @@ def model():
 def told(monkeypatch):
     """What is sent, by node."""
     sent = {}
-    monkeypatch.setattr(engine("patch"), "tell", lambda event, node, data: sent.update({node: data["text"]}))
+    monkeypatch.setattr(engine("comfy.events"), "send", lambda event, node, data: sent.update({node: data["text"]}))
     return sent
 
 

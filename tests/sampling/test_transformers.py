@@ -82,7 +82,7 @@ def calls_of(base, name, **kwargs):
     def see(attention, plain):
         calls.append((attention.block, attention.q.shape[2], attention.k.shape[2], attention.q.shape[3]))
 
-    together = mock.patch.object(engine("circulation"), "AT_ONCE_CPU", 2**40)  # one call of ours, not one for some heads each
+    together = mock.patch.object(engine("method.fast.chunks"), "MAX_ELEMENTS_CPU", 2**40)  # one call of ours, not one for some heads each
     with together, watched(base, name, see) as clone:
         out = sample(kwargs.pop("then", lambda model: model)(clone), name, **kwargs)
     return calls, out
@@ -93,10 +93,10 @@ def test_all_blocks_are_reported_once_each_as_they_run_and_no_other_call_is_touc
     """For both texts, which differ in length: each in a call of its own, or padded and together."""
     plain, untouched = calls_of(model(name), name)
     found, _ = calls_of(model(name), name, then=circulated)
-    size = engine("families").blocks(model(name))[0].head_dim
+    size = engine("comfy.model").patchable_blocks(model(name))[0].head_dim
     assert [call for call in found if call[3] != 2 * size] == plain
     assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
-    blocks = [str(block) for block in engine("families").blocks(model(name))]
+    blocks = [str(block) for block in engine("comfy.model").patchable_blocks(model(name))]
     run = [block for block, *_ in plain if block]
     assert run == blocks * (len(run) // len(blocks))
 
@@ -112,7 +112,7 @@ def test_off_is_bit_identical_and_costs_no_call(name):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_only_the_selected_blocks_are_touched(name):
-    blocks = [str(block) for block in engine("families").blocks(model(name))]
+    blocks = [str(block) for block in engine("comfy.model").patchable_blocks(model(name))]
     assert_written_out(name, dict(blocks=blocks[-1]), only={blocks[-1]})
     half = {block for position, block in enumerate(blocks) if position + 0.5 < len(blocks) / 2}
     assert_written_out(name, dict(blocks="0%-50%"), only=half)
@@ -125,11 +125,11 @@ def test_only_the_selected_blocks_are_touched(name):
 def test_the_image_is_found_beside_texts_of_any_length(name):
     image = where_the_image_is(name)
     found = {}
-    base, Forward = model(name), engine("forward").Forward
-    family, module = engine("families").find(base), base.model.diffusion_model
-    forward = Forward(family, module, family.places(module), (1, *transformers.FAMILIES[name].latent), {})
+    base, Forward = model(name), engine("families.forward").Forward
+    family, module = engine("comfy.model").family_of(base), base.model.diffusion_model
+    forward = Forward(family, module, family.address_of_call(module), (1, *transformers.FAMILIES[name].latent), {})
     for tokens, wanted in image.items():
-        within = forward.image(tokens, {"img_slice": [tokens - int(wanted.sum()), tokens]})
+        within = forward.image(tokens, tokens - int(wanted.sum()))
         found[tokens] = torch.zeros(tokens, dtype=torch.bool)
         found[tokens][within] = True
     assert found.keys() == image.keys() and all(torch.equal(found[tokens], image[tokens]) for tokens in image)
@@ -251,7 +251,7 @@ def test_blocks_are_still_told_apart_where_skip_layer_guidance_skips_some(name):
         )
 
     plain, _ = calls_of(theirs(model(name)), name)
-    size = engine("families").blocks(model(name))[0].head_dim
+    size = engine("comfy.model").patchable_blocks(model(name))[0].head_dim
     found, one = calls_of(theirs(model(name)), name, then=circulated)
     assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
     assert torch.equal(one, sample(theirs(circulated(model(name))), name))

@@ -42,9 +42,9 @@ def test_the_adaptive_node_computes_the_written_out_formula(over, formula):
 ])  # fmt: skip
 def test_only_the_selected_blocks_are_touched(blocks, chosen):
     model = build("sdxl")
-    there = engine("families").blocks(model)
+    there = engine("comfy.model").patchable_blocks(model)
     wanted = {block.address for block in there if chosen(block.address)} & {
-        block.address for block in engine("blocks").Selection.parse(blocks).of(there)
+        block.address for block in engine("rules.blocks").Selection.parse(blocks).of(there)
     }
     recorded, calls = record(model)
     ours = sample(patch(recorded, alpha=1.3, blocks=blocks), "sdxl")
@@ -60,7 +60,7 @@ def test_only_the_selected_blocks_are_touched(blocks, chosen):
 def test_blocks_are_listed_once_each_in_execution_order(name):
     model, calls = record(build(name))
     sample(patch(model, alpha=1.3), name, steps=1)
-    assert [call.address for call in calls if call.doubled] == [b.address for b in engine("families").blocks(model)]
+    assert [call.address for call in calls if call.doubled] == [b.address for b in engine("comfy.model").patchable_blocks(model)]
 
 
 OFF = [

@@ -26,7 +26,7 @@ def video(model, frames, seed=0, **kwargs):
 
 @pytest.mark.parametrize("frames", [3, 16])  # 16 frames of 4×4 tokens at the deepest level: alike in shape
 def test_attention_over_the_image_is_affected_and_over_time_is_not(frames, monkeypatch):
-    monkeypatch.setattr(engine("circulation"), "AT_ONCE_CPU", 2**40)  # one call of ours, not one for some heads each
+    monkeypatch.setattr(engine("method.fast.chunks"), "MAX_ELEMENTS_CPU", 2**40)  # one call of ours, not one for some heads each
     model, calls = record(build("svd"))
     ours = video(patch(model, alpha=1.5), frames, steps=1)
     spatial = [call for call in calls if call.doubled]

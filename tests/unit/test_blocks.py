@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.host import engine
 
-blocks = engine("blocks")
+blocks = engine("rules.blocks")
 Block, Item, Selection, describe = blocks.Block, blocks.Item, blocks.Selection, blocks.describe
 
 # The shape of SDXL, shortened: no block input.2, several layers in some.

@@ -11,14 +11,16 @@ from support import dense
 from support.golden import golden, named
 from support.host import engine
 
-method = engine("circulation")
-SPACES = [method.VALUE_SPACE, method.INPUT_SPACE, method.NO_RESCALE]
+choices, formula = engine("choices"), engine("method.formula")
+circulate, Workspace = engine("method.fast.circulate").circulate, engine("method.fast.workspace").Workspace
+CirculationSettings, AdaptiveSettings = engine("method.settings").CirculationSettings, engine("method.settings").AdaptiveSettings
+SPACES = [choices.VALUE_SPACE, choices.INPUT_SPACE, choices.NO_RESCALE]
 
 
 def circulated(q, k, v, setting, x=None, mask=None, attend=F.scaled_dot_product_attention):
     masked = attend if mask is None else partial(attend, attn_mask=mask)
     out = torch.empty_like(v)
-    method.circulate(q, k, v, masked(q, k, v), lambda q, k, v, heads: masked(q, k, v), setting, out, engine("scratch").Scratch(), x, mask)
+    circulate(q, k, v, masked(q, k, v), lambda q, k, v, heads: masked(q, k, v), setting, out, Workspace(), x, mask)
     return out
 
 
@@ -38,17 +40,17 @@ ADAPTIVE = [(case, setting) for case in golden.cases for setting in case["adapti
 @pytest.mark.parametrize("case, setting", STATIC, ids=named)
 def test_input_space_is_the_authors_static_rule(case, setting):
     x, q, k, v = golden.qkv(case)
-    ours = circulated(q, k, v, method.Circulation(setting["alpha"], setting["beta"], method.INPUT_SPACE), x)
+    ours = circulated(q, k, v, CirculationSettings(setting["alpha"], setting["beta"], choices.INPUT_SPACE), x)
     assert error(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
 
 
 @pytest.mark.parametrize("case, setting", ADAPTIVE, ids=named)
 def test_input_space_is_the_authors_adaptive_rule(case, setting):
     x, q, k, v = golden.qkv(case)
-    formula = {"dev": method.DEVIATION, "scale": method.SCALE}[setting["alpha_mode"]]
-    adaptive = method.Adaptive(setting["eta_alpha"], setting["eta_beta"], formula, method.BATCH)
+    formula = {"dev": choices.DEVIATION, "scale": choices.SCALE}[setting["alpha_mode"]]
+    adaptive = AdaptiveSettings(setting["eta_alpha"], setting["eta_beta"], formula, choices.BATCH)
     ours = circulated(
-        q, k, v, method.Circulation(setting["alpha"], setting["beta"], method.INPUT_SPACE, adaptive), x
+        q, k, v, CirculationSettings(setting["alpha"], setting["beta"], choices.INPUT_SPACE, adaptive), x
     )
     assert error(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
 
@@ -68,7 +70,7 @@ def test_golden_settings_differ_from_each_other():
 
 
 def symmetry_index(q, k):
-    return method.symmetry_index(*method.products(q, k))
+    return formula.symmetry_index(*formula.products(q, k))
 
 
 def exact(q, k, v):
@@ -80,7 +82,7 @@ def exact(q, k, v):
 @given(
     alpha=st.floats(-1, 3),
     beta=st.floats(0, 5),
-    space=st.sampled_from([method.VALUE_SPACE, method.NO_RESCALE]),
+    space=st.sampled_from([choices.VALUE_SPACE, choices.NO_RESCALE]),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(2, 40), st.integers(4, 48)),
     seed=st.integers(0, 1000),
 )
@@ -88,7 +90,7 @@ def test_float32_adds_no_rounding_worth_naming(alpha, beta, space, shape, seed):
     q, k, v = heads(*shape, seed=seed, scale=1)
     truth = dense.circulation(q, k, v, alpha, beta, space)
     q, k, v = q.float(), k.float(), v.float()
-    ours = circulated(q, k, v, method.Circulation(alpha, beta, space), attend=exact)
+    ours = circulated(q, k, v, CirculationSettings(alpha, beta, space), attend=exact)
     assert error(ours, truth) < 1e-6
 
 
@@ -110,7 +112,7 @@ def test_float32_equals_the_written_out_formula(alpha, beta, space, shape, maske
     truth = dense.circulation(q, k, v, alpha, beta, space, x, mask)
     attention = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     single = [None if t is None else t.float() for t in (q, k, v, x, mask)]
-    ours = circulated(*single[:3], method.Circulation(alpha, beta, space), *single[3:])
+    ours = circulated(*single[:3], CirculationSettings(alpha, beta, space), *single[3:])
     rounding = error(F.scaled_dot_product_attention(*single[:3], attn_mask=single[4]), attention)
     assert error(ours, truth) <= max(1e-6, 2 * (1 + 2 * beta) * rounding)
 
@@ -123,33 +125,33 @@ def test_half_precision_rounds_no_worse_than_the_written_out_formula(dtype, alph
     x = heads(2, 96, 160, dtype=dtype)[0]
     truth = dense.circulation(*(t.double() for t in (q, k, v)), alpha, beta, space, x.double())
     plain = dense.circulation(q, k, v, alpha, beta, space, x)
-    ours = circulated(q, k, v, method.Circulation(alpha, beta, space), x)
+    ours = circulated(q, k, v, CirculationSettings(alpha, beta, space), x)
     assert ours.dtype == dtype
     assert error(ours, truth) <= 2 * error(plain, truth)
 
 
-@pytest.mark.parametrize("over", [method.IMAGE, method.HEAD, method.BATCH])
-@pytest.mark.parametrize("formula", [method.DEVIATION, method.SCALE])
+@pytest.mark.parametrize("over", [choices.IMAGE, choices.HEAD, choices.BATCH])
+@pytest.mark.parametrize("formula", [choices.DEVIATION, choices.SCALE])
 @pytest.mark.parametrize("which", [(True, True), (True, False), (False, True)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adaptive_rule_equals_the_written_out_formula(over, formula, which, dtype):
     q, k, v = heads(3, 4, 48, 16, dtype=dtype, scale=1)
     k = (k + q) / 2**0.5  # away from η = 0, where the rules hardly differ
-    adaptive = method.Adaptive(*which, formula, over)
+    adaptive = AdaptiveSettings(*which, formula, over)
 
     def written_out(q, k, v):
         return dense.circulation(q, k, v, *dense.adaptive(q, k, 1.5, 3, over, formula, *which))
 
     truth = written_out(*(t.double() for t in (q, k, v)))
-    ours = circulated(q, k, v, method.Circulation(1.5, 3, method.VALUE_SPACE, adaptive))
+    ours = circulated(q, k, v, CirculationSettings(1.5, 3, choices.VALUE_SPACE, adaptive))
     assert error(ours, truth) <= max(1e-6, 2 * error(written_out(q, k, v), truth))
 
 
 def test_eta_of_an_image_ignores_its_neighbours():
     q, k, v = heads(3, 2, 32, 8, dtype=torch.float32)
     k = k + q * torch.tensor([0.0, 1.0, 2.0]).reshape(3, 1, 1, 1)
-    for over, independent in ((method.IMAGE, True), (method.HEAD, True), (method.BATCH, False)):
-        setting = method.Circulation(1.5, 3, method.VALUE_SPACE, method.Adaptive(eta_over=over))
+    for over, independent in ((choices.IMAGE, True), (choices.HEAD, True), (choices.BATCH, False)):
+        setting = CirculationSettings(1.5, 3, choices.VALUE_SPACE, AdaptiveSettings(eta_over=over))
         alone = circulated(q[1:2], k[1:2], v[1:2], setting)
         together = circulated(q, k, v, setting)[1:2]
         assert (error(together, alone) < 1e-6) == independent
@@ -158,14 +160,14 @@ def test_eta_of_an_image_ignores_its_neighbours():
 @pytest.mark.parametrize("alpha, adaptive, off", [
     (1, None, True),
     (1.05, None, False),
-    (1, method.Adaptive(), True),
-    (1, method.Adaptive(alpha=False), True),
-    (1, method.Adaptive(alpha=False, formula=method.SCALE), True),
-    (1, method.Adaptive(formula=method.SCALE), False),
+    (1, AdaptiveSettings(), True),
+    (1, AdaptiveSettings(alpha=False), True),
+    (1, AdaptiveSettings(alpha=False, formula=choices.SCALE), True),
+    (1, AdaptiveSettings(formula=choices.SCALE), False),
 ])  # fmt: skip
 def test_off(alpha, adaptive, off):
-    assert method.Circulation(alpha, 3, method.VALUE_SPACE, adaptive).off == off
-    assert method.Circulation(alpha, 0, method.VALUE_SPACE, adaptive).off
+    assert CirculationSettings(alpha, 3, choices.VALUE_SPACE, adaptive).off == off
+    assert CirculationSettings(alpha, 0, choices.VALUE_SPACE, adaptive).off
 
 
 def test_extremes_of_the_symmetry_index():

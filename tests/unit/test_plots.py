@@ -5,14 +5,14 @@ import pytest
 import torch
 from support.host import engine
 
-plots, record, stability = engine("plots"), engine("record"), engine("stability")
+plots, record, MEASURES = engine("records.plots"), engine("records.record"), engine("choices").MEASURES
 
 
 def made(steps=6, blocks=("input.1.0", "middle.0.0", "output.0.0", "output.1.0"), images=2, label="", level=0.0, **info):
     """A run whose values are level + step on its own schedule, the same for all measures."""
     schedule = tuple(numpy.linspace(10, 0, steps + 1).tolist())
     values = torch.linspace(0, 1, steps + 1)[:-1].reshape(1, steps, 1, 1, 1) + level
-    values = values.expand(len(stability.MEASURES), steps, len(blocks), 2, images).clone()
+    values = values.expand(len(MEASURES), steps, len(blocks), 2, images).clone()
     details = dict(label=label, space="value space", family="SDXL", sampler="euler", steps=steps, schedule=schedule)
     info = record.RunInfo(**{**details, "blocks": blocks, **info})
     return record.RunRecord(info, torch.tensor(schedule[:-1]), torch.arange(steps).float(), values)
@@ -43,7 +43,7 @@ def test_each_measure_has_graphs_of_its_own():
     run = made()
     run.values.add_(torch.arange(5).reshape(5, 1, 1, 1, 1) * torch.rand(run.values.shape))
     for draw in (plots.curves, plots.heat_map, plots.images):
-        seen = [draw(run, measure) for measure in stability.MEASURES]
+        seen = [draw(run, measure) for measure in MEASURES]
         assert all(image.shape[2] == 1024 for image in seen)
         assert not any(torch.equal(a, b) for a, b in zip(seen, seen[1:]))
 

@@ -5,16 +5,15 @@ that rows for newer versions of ComfyUI do no harm in older ones, and a class th
 counts as that one unless it has its own row.
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from .transformer import (
     IMAGE_REFINER,
+    OLDEST,
     REFERENCE_REFINER,
     TEXT_ONLY,
     Stage,
-    Transformer,
+    TransformerFamily,
     before_references,
     everything,
     first,
@@ -23,44 +22,44 @@ from .transformer import (
 )
 
 
-def padded_last(forward, tokens: int, options: Mapping) -> slice:
+def padded_last(forward, tokens: int, image_start: int | None) -> slice:
     """Lumina and Z-Image: the image comes last, filled up to a multiple of some number of tokens."""
-    multiple = forward.module.pad_tokens_multiple or 1
+    multiple = forward.network.pad_tokens_multiple or 1
     start = tokens - -(-forward.image_tokens // multiple) * multiple
     return slice(start, start + forward.image_tokens)
 
 
-def hunyuan_video(forward, tokens: int, options: Mapping) -> slice:
+def hunyuan_video(forward, tokens: int, image_start: int | None) -> slice:
     """[references, image, text] in older versions of ComfyUI, [text, references, image] in newer ones."""
-    if not getattr(forward.module.double_blocks[0], "flipped_img_txt", False):
-        return last(forward, tokens, options)
+    if not getattr(forward.network.double_blocks[0], "flipped_img_txt", False):
+        return last(forward, tokens, image_start)
     start = forward.tokens_of("ref_latent")
     return slice(start, start + forward.image_tokens)
 
 
-def wan(forward, tokens: int, options: Mapping) -> slice:
+def wan(forward, tokens: int, image_start: int | None) -> slice:
     """A reference that has its own patch embedding comes before the frames, all other things after them."""
-    start = forward.tokens_of("reference_latent") if getattr(forward.module, "ref_conv", None) is not None else 0
+    start = forward.tokens_of("reference_latent") if getattr(forward.network, "ref_conv", None) is not None else 0
     return slice(start, start + forward.image_tokens)
 
 
-def after_reference(forward, tokens: int, options: Mapping) -> slice:
+def after_reference(forward, tokens: int, image_start: int | None) -> slice:
     start = forward.tokens_of("reference_latent")
     return slice(start, start + forward.image_tokens)
 
 
-def hidream(forward, tokens: int, options: Mapping) -> slice:
+def hidream(forward, tokens: int, image_start: int | None) -> slice:
     """First. An image to edit stands beside the new one in the same rows, so it belongs to it here."""
     return slice(0, forward.image_tokens + forward.tokens_of("image_cond"))
 
 
-def krea2(forward, tokens: int, options: Mapping) -> slice:
-    start = options["img_slice"][0]
-    return slice(start, start + forward.image_tokens)
+def krea2(forward, tokens: int, image_start: int | None) -> slice:
+    """Where the model says; nowhere if it does not."""
+    return slice(0, 0) if image_start is None else slice(image_start, image_start + forward.image_tokens)
 
 
 FLUX = (Stage("double", "double_blocks", "", "double"), Stage("single", "single_blocks", "", "single"))
-WAN = (Stage("layer", "blocks", "self_attn", "double", calls=2),)
+WAN = (Stage("layer", "blocks", "self_attn", "double", attention_calls=2),)
 
 
 QWEN = (Stage("double", "transformer_blocks", "attn", "double"),)
@@ -84,49 +83,50 @@ def in_space_and_time(module) -> tuple[int, ...]:
     return (module.patch_temporal, *pair(module.patch_spatial))
 
 
-TRANSFORMERS: dict[str, Transformer] = {
-    "comfy.ldm.modules.diffusionmodules.mmdit.MMDiT": Transformer(
+TRANSFORMERS: dict[str, TransformerFamily] = {
+    "comfy.ldm.modules.diffusionmodules.mmdit.MMDiT": TransformerFamily(
         "Stable Diffusion 3 and 3.5",
         # some blocks of 3.5 attend twice: with the text, and then the image alone
-        (Stage("double", "joint_blocks", "x_block.attn", "double", own=lambda b: 2 if b.x_block.x_block_self_attn else 1),),
+        (Stage("double", "joint_blocks", "x_block.attn", "double", self_attention_calls=lambda b: 2 if b.x_block.x_block_self_attn else 1),),
         last,
         slots=True,
     ),
-    "comfy.ldm.aura.mmdit.MMDiT": Transformer(
+    "comfy.ldm.aura.mmdit.MMDiT": TransformerFamily(
         "AuraFlow",
         (Stage("double", "double_layers", "attn", "double"), Stage("single", "single_layers", "attn", "single")),
         last,
         slots=True,
     ),
-    "comfy.ldm.flux.model.Flux": Transformer("Flux, Flux 2", FLUX, before_references),
-    "comfy.ldm.chroma.model.Chroma": Transformer("Chroma", FLUX, before_references),
-    "comfy.ldm.hunyuan_video.model.HunyuanVideo": Transformer("HunyuanVideo, HunyuanImage", FLUX, hunyuan_video),
-    "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel": Transformer("Qwen-Image", QWEN, before_references),
-    "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel": Transformer("Mage-Flow", QWEN, before_references),
-    "comfy.ldm.lens.model.LensTransformer2DModel": Transformer("Lens", QWEN, first, patch=unpatched),
-    "comfy.ldm.joyimage.model.JoyImageTransformer3DModel": Transformer(
-        "JoyImage", (Stage("double", "double_blocks", "attn", "double"),), first
+    "comfy.ldm.flux.model.Flux": TransformerFamily("Flux, Flux 2", FLUX, before_references),
+    "comfy.ldm.chroma.model.Chroma": TransformerFamily("Chroma", FLUX, before_references),
+    "comfy.ldm.hunyuan_video.model.HunyuanVideo": TransformerFamily("HunyuanVideo, HunyuanImage", FLUX, hunyuan_video),
+    "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel": TransformerFamily("Qwen-Image", QWEN, before_references),
+    "comfy.ldm.mage_flow.model.MageFlowTransformer2DModel": TransformerFamily("Mage-Flow", QWEN, before_references, since="0.29.0"),
+    "comfy.ldm.lens.model.LensTransformer2DModel": TransformerFamily("Lens", QWEN, first, patch=unpatched, since="0.23.0"),
+    "comfy.ldm.joyimage.model.JoyImageTransformer3DModel": TransformerFamily(
+        "JoyImage", (Stage("double", "double_blocks", "attn", "double"),), first, since="0.29.0"
     ),
-    "comfy.ldm.krea2.model.SingleStreamDiT": Transformer(
-        "Krea 2", (Stage("single", "blocks", "attn", "single"),), krea2, patch=lambda module: pair(module.patch)
+    "comfy.ldm.krea2.model.SingleStreamDiT": TransformerFamily(
+        "Krea 2", (Stage("single", "blocks", "attn", "single"),), krea2, patch=lambda module: pair(module.patch), since="0.26.0"
     ),
-    "comfy.ldm.lumina.model.NextDiT": Transformer("Lumina 2, Z-Image", (*refined("attention"), LAYERS), padded_last, counted=True),
-    "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel": Transformer(
+    "comfy.ldm.lumina.model.NextDiT": TransformerFamily("Lumina 2, Z-Image", (*refined("attention"), LAYERS), padded_last, counted=True),
+    "comfy.ldm.omnigen.omnigen2.OmniGen2Transformer2DModel": TransformerFamily(
         "OmniGen2", (*refined("attn"), REFERENCES, Stage("layer", "layers", "attn")), last, counted=True
     ),
-    "comfy.ldm.boogu.model.BooguTransformer2DModel": Transformer(
+    "comfy.ldm.boogu.model.BooguTransformer2DModel": TransformerFamily(
         "Boogu",
         (
             *refined("attn"),
             REFERENCES,
             # with the text, and then the image alone
-            Stage("double", "double_stream_layers", "img_self_attn", "double", own=lambda block: 2, calls=2),
+            Stage("double", "double_stream_layers", "img_self_attn", "double", self_attention_calls=lambda block: 2, attention_calls=2),
             Stage("single", "single_stream_layers", "attn", "single"),
         ),
         last,
         counted=True,
+        since="0.26.0",
     ),
-    "comfy.ldm.hidream.model.HiDreamImageTransformer2DModel": Transformer(
+    "comfy.ldm.hidream.model.HiDreamImageTransformer2DModel": TransformerFamily(
         "HiDream-I1",
         (
             Stage("double", "double_stream_blocks", "block.attn1", "double"),
@@ -135,38 +135,40 @@ TRANSFORMERS: dict[str, Transformer] = {
         hidream,
         counted=True,
     ),
-    "comfy.ldm.ideogram4.model.Ideogram4Transformer": Transformer(
-        "Ideogram 4", (Stage("layer", "layers", "attention"),), last, patch=unpatched, counted=True
+    "comfy.ldm.ideogram4.model.Ideogram4Transformer": TransformerFamily(
+        "Ideogram 4", (Stage("layer", "layers", "attention"),), last, patch=unpatched, counted=True, since="0.24.0"
     ),
-    "comfy.ldm.pixeldit.model.PixDiT_T2I": Transformer(
+    "comfy.ldm.pixeldit.model.PixDiT_T2I": TransformerFamily(
         "PixelDiT",
         (Stage("double", "patch_blocks", "attn", "double"), Stage("pixel", "pixel_blocks", "attn", "pixel")),
         last,
         counted=True,
+        since="0.23.0",
     ),
-    "comfy.ldm.wan.model.WanModel": Transformer("Wan 2.1 and 2.2", WAN, wan, slots=True),
-    "comfy.ldm.wan.model.SCAILWanModel": Transformer("Wan 2.1 and 2.2", WAN, after_reference, slots=True),
-    "comfy.ldm.lightricks.model.LTXVModel": Transformer(
-        "LTX-Video", (Stage("layer", "transformer_blocks", "attn1", "double", calls=2),), everything, unpatched, slots=True
+    "comfy.ldm.wan.model.WanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, wan, slots=True),
+    "comfy.ldm.wan.model.SCAILWanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, after_reference, slots=True, since="0.16.0"),
+    "comfy.ldm.lightricks.model.LTXVModel": TransformerFamily(
+        "LTX-Video", (Stage("layer", "transformer_blocks", "attn1", "double", attention_calls=2),), everything, unpatched, slots=True
     ),
-    "comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint": Transformer(
+    "comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint": TransformerFamily(
         "Mochi", (Stage("double", "blocks", "attn", "double"),), first, slots=True
     ),
-    "comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel": Transformer(
+    "comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel": TransformerFamily(
         "CogVideoX",
         (Stage("layer", "blocks", ""),),
         last,
         patch=lambda module: (module.patch_size_t or 1, *pair(module.patch_size)),
         counted=True,
+        since="0.21.0",
     ),
-    "comfy.ldm.cosmos.model.GeneralDIT": Transformer(
-        "Cosmos 1", (Stage("layer", "blocks", "blocks.0.block.attn", calls=2),), everything, in_space_and_time, counted=True
+    "comfy.ldm.cosmos.model.GeneralDIT": TransformerFamily(
+        "Cosmos 1", (Stage("layer", "blocks", "blocks.0.block.attn", attention_calls=2),), everything, in_space_and_time, counted=True
     ),
-    "comfy.ldm.cosmos.predict2.MiniTrainDIT": Transformer(
-        "Cosmos Predict2, Anima", (Stage("layer", "blocks", "self_attn", calls=2),), everything, in_space_and_time, counted=True
+    "comfy.ldm.cosmos.predict2.MiniTrainDIT": TransformerFamily(
+        "Cosmos Predict2, Anima", (Stage("layer", "blocks", "self_attn", attention_calls=2),), everything, in_space_and_time, counted=True
     ),
-    "comfy.ldm.kandinsky5.model.Kandinsky5": Transformer(
-        "Kandinsky 5", (Stage("layer", "visual_transformer_blocks", "self_attention", "double", calls=2),), everything
+    "comfy.ldm.kandinsky5.model.Kandinsky5": TransformerFamily(
+        "Kandinsky 5", (Stage("layer", "visual_transformer_blocks", "self_attention", "double", attention_calls=2),), everything, since="0.4.0"
     ),
 }
 
@@ -175,25 +177,34 @@ RECTANGULAR = "in their attention the keys outnumber the queries, and circulatio
 WITH_SOUND = "they make sound together with the picture, and Circulation cannot yet tell one's attention from the other's"
 NO_PICTURES = "they make no pictures"
 
-REFUSED: dict[str, str] = {
-    "comfy.ldm.pixart.pixartms.PixArtMS": OUT_OF_REACH,
-    "comfy.ldm.hydit.models.HunYuanDiT": OUT_OF_REACH,
-    "comfy.ldm.wan.model.WanModel_S2V": OUT_OF_REACH,
-    "comfy.ldm.ernie.model.ErnieImageModel": OUT_OF_REACH,
-    "comfy.ldm.seedvr.model.NaDiT": OUT_OF_REACH,
-    "comfy.ldm.cascade.stage_c.StageC": RECTANGULAR,
-    "comfy.ldm.cascade.stage_b.StageB": RECTANGULAR,
-    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer": RECTANGULAR,
-    "comfy.ldm.wan.model_animate2.WanAnimate2Model": RECTANGULAR,
-    "comfy.ldm.wan.ar_model.CausalWanModel": RECTANGULAR,
-    "comfy.ldm.lightricks.av_model.LTXAVModel": WITH_SOUND,
-    "comfy.ldm.minimax.model.MiniMaxH3Model": WITH_SOUND,
-    "comfy.ldm.audio.dit.AudioDiffusionTransformer": NO_PICTURES,
-    "comfy.ldm.ace.model.ACEStepTransformer2DModel": NO_PICTURES,
-    "comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel": NO_PICTURES,
-    "comfy.ldm.minimax_music.dit.MiniMaxMusic3DiT": NO_PICTURES,
-    "comfy.ldm.hunyuan3d.model.Hunyuan3Dv2": NO_PICTURES,
-    "comfy.ldm.hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain": NO_PICTURES,
-    "comfy.ldm.trellis2.model.Trellis2": NO_PICTURES,
-    "comfy.ldm.triposplat.model.LatentSeqMMFlowModel": NO_PICTURES,
+
+@dataclass(frozen=True)
+class Refused:
+    """A network that cannot be patched, and why. `since` as in `TransformerFamily`."""
+
+    reason: str
+    since: str = OLDEST
+
+
+REFUSED: dict[str, Refused] = {
+    "comfy.ldm.pixart.pixartms.PixArtMS": Refused(OUT_OF_REACH),
+    "comfy.ldm.hydit.models.HunYuanDiT": Refused(OUT_OF_REACH),
+    "comfy.ldm.wan.model.WanModel_S2V": Refused(OUT_OF_REACH),
+    "comfy.ldm.ernie.model.ErnieImageModel": Refused(OUT_OF_REACH, since="0.19.0"),
+    "comfy.ldm.seedvr.model.NaDiT": Refused(OUT_OF_REACH, since="0.25.0"),
+    "comfy.ldm.cascade.stage_c.StageC": Refused(RECTANGULAR),
+    "comfy.ldm.cascade.stage_b.StageB": Refused(RECTANGULAR),
+    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer": Refused(RECTANGULAR, since="0.22.0"),
+    "comfy.ldm.wan.model_animate2.WanAnimate2Model": Refused(RECTANGULAR, since="0.31.0"),
+    "comfy.ldm.wan.ar_model.CausalWanModel": Refused(RECTANGULAR, since="0.21.0"),
+    "comfy.ldm.lightricks.av_model.LTXAVModel": Refused(WITH_SOUND, since="0.8.0"),
+    "comfy.ldm.minimax.model.MiniMaxH3Model": Refused(WITH_SOUND, since="0.30.0"),
+    "comfy.ldm.audio.dit.AudioDiffusionTransformer": Refused(NO_PICTURES),
+    "comfy.ldm.ace.model.ACEStepTransformer2DModel": Refused(NO_PICTURES),
+    "comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel": Refused(NO_PICTURES, since="0.12.0"),
+    "comfy.ldm.minimax_music.dit.MiniMaxMusic3DiT": Refused(NO_PICTURES, since="0.33.0"),
+    "comfy.ldm.hunyuan3d.model.Hunyuan3Dv2": Refused(NO_PICTURES),
+    "comfy.ldm.hunyuan3dv2_1.hunyuandit.HunYuanDiTPlain": Refused(NO_PICTURES),
+    "comfy.ldm.trellis2.model.Trellis2": Refused(NO_PICTURES, since="0.34.0"),
+    "comfy.ldm.triposplat.model.LatentSeqMMFlowModel": Refused(NO_PICTURES, since="0.23.0"),
 }

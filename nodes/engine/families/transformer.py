@@ -1,7 +1,5 @@
 """What a row of the table of transformers says, and how it is read."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,7 +8,9 @@ from operator import attrgetter
 
 from torch.nn import Module, ModuleDict
 
-from ..blocks import Address, Block
+from ..rules.blocks import Address, Block
+
+OLDEST = "0.3.75"  # the first version of ComfyUI that this pack runs in
 
 TEXT_ONLY = "sees the text alone"
 IMAGE_REFINER = "refines the image before it meets the text"
@@ -23,34 +23,36 @@ WIDTH = ("hidden_size", "inner_dim", "img_attn_proj.in_features")
 
 @dataclass(frozen=True)
 class Stage:
-    """Like blocks that run one after another.
+    """A run of blocks of the same kind.
 
-    Of a block's attention calls, the first `own` are over the image's own tokens, with or without
-    those of the text; the others look elsewhere (cross-attention).
+    Of a block's attention calls the first `self_attention_calls` are over the image's own tokens, with or
+    without those of the text; the others look elsewhere (cross-attention).
     """
 
     name: str
     modules: str  # the attribute of the model that holds the blocks
     attention: str  # the path in a block to the module that knows its heads
     kind: str | None = None  # ComfyUI's word for the blocks, in its options and slots
-    own: Callable[[Module], int] = lambda block: 1
-    calls: int = 1
+    self_attention_calls: Callable[[Module], int] = lambda block: 1
+    attention_calls: int = 1
     left_alone: str | None = None  # why, if all of them are
     needs: str | None = None  # the condition without which the model passes these blocks over
 
-    def blocks(self, module: Module) -> list[Module]:
-        held = getattr(module, self.modules, None) or ()
-        return list(held.values() if isinstance(held, ModuleDict) else held)
+    def blocks(self, network: Module) -> list[Module]:
+        """In execution order; none where this network lacks the stage."""
+        blocks = getattr(network, self.modules, None) or ()
+        return list(blocks.values() if isinstance(blocks, ModuleDict) else blocks)
 
 
 @dataclass(frozen=True)
-class Transformer:
+class TransformerFamily:
     """One row of the table.
 
-    `image` says where in a call's tokens those of the image are: (forward, tokens, options) -> slice,
-    which may lie outside of them if the call is not what it was taken for. Which block calls is read
-    from ComfyUI's options where they say it. Where they do not: `slots` says that blocks can be marked
-    through patches_replace["dit"], `counted` that calls come in a fixed order.
+    `image` says where in a call's tokens those of the image are: (forward, tokens, image_start) -> slice,
+    which may lie outside of them if the call is not what it was taken for; `image_start` is where the model
+    itself says that the image starts, if it does. Which block calls is what ComfyUI says, where it does.
+    Where not: `slots` says that blocks can be marked, `counted` that calls come in a fixed order.
+    `since` is the first version of ComfyUI that has the class.
     """
 
     label: str
@@ -59,51 +61,52 @@ class Transformer:
     patch: Callable[[Module], Sequence[int]] = lambda module: pair(module.patch_size)
     slots: bool = False
     counted: bool = False
+    since: str = OLDEST
     shows_input = False
 
-    def survey(self, module: Module) -> list[tuple[Block, str | None]]:
+    def attentions(self, network: Module) -> list[tuple[Block, str | None]]:
         """Attentions in execution order, each with the reason why it is left alone if it is."""
-        return [(block, stage.left_alone) for stage, *_, block in self._attentions(module)]
+        return [(block, stage.left_alone) for stage, *_, block in self._attentions(network)]
 
-    def places(self, module: Module) -> dict[tuple, Address]:
-        """The address of an attention by kind and index of its block, and its turn in there."""
+    def address_of_call(self, network: Module) -> dict[tuple, Address]:
+        """The address of an attention by (kind, index, turn): kind and index of its block, and its turn in there."""
         return {
             (stage.kind, index, turn): block.address
-            for stage, index, turn, block in self._attentions(module)
+            for stage, index, turn, block in self._attentions(network)
             if not stage.left_alone
         }
 
-    def sequence(self, module: Module, places: Mapping[tuple, Address], conditions: Mapping) -> list[Address | None]:
+    def sequence(self, network: Module, address_of_call: Mapping[tuple, Address], conditions: Mapping) -> list[Address | None]:
         """The address of each attention call of the model in turn, None for those left alone."""
         return [
-            None if stage.left_alone else places.get((stage.kind, index, turn))
+            None if stage.left_alone else address_of_call.get((stage.kind, index, turn))
             for stage in self.stages
             if stage.needs is None or conditions.get(stage.needs)
-            for index in range(len(stage.blocks(module)))
-            for turn in range(stage.calls)
+            for index in range(len(stage.blocks(network)))
+            for turn in range(stage.attention_calls)
         ]
 
-    def slot_names(self, module: Module) -> Iterator[tuple[str, str, int]]:
-        """ComfyUI's slot, kind and index of each block that can be marked."""
+    def markable_blocks(self, network: Module) -> Iterator[tuple[str, int]]:
+        """Kind and index of each block that can be marked."""
         for stage in self.stages:
             if self.slots and not stage.left_alone:
-                yield from ((f"{stage.kind}_block", stage.kind, index) for index in range(len(stage.blocks(module))))
+                yield from ((stage.kind, index) for index in range(len(stage.blocks(network))))
 
-    def _attentions(self, module: Module) -> Iterator[tuple[Stage, int, int, Block]]:
+    def _attentions(self, network: Module) -> Iterator[tuple[Stage, int, int, Block]]:
         for stage in self.stages:
-            for index, part in enumerate(stage.blocks(module)):
-                turns = stage.own(part)
+            for index, part in enumerate(stage.blocks(network)):
+                turns = stage.self_attention_calls(part)
                 for turn in range(turns):
-                    yield stage, index, turn, Block(stage.name, index, turn if turns > 1 else None, *heads(part.get_submodule(stage.attention)))
+                    yield stage, index, turn, Block(stage.name, index, turn if turns > 1 else None, *head_count_and_size(part.get_submodule(stage.attention)))
 
 
-def heads(attention: Module) -> tuple[int, int]:
+def head_count_and_size(attention: Module) -> tuple[int, int]:
     """The number of heads and their size, under whatever names the module keeps them."""
-    number = _known(attention, HEADS)
-    return number, _known(attention, HEAD_SIZE) or _known(attention, WIDTH) // number
+    count = _first_of(attention, HEADS)
+    return count, _first_of(attention, HEAD_SIZE) or _first_of(attention, WIDTH) // count
 
 
-def _known(module: Module, names: Sequence[str]) -> int | None:
+def _first_of(module: Module, names: Sequence[str]) -> int | None:
     for name in names:
         with contextlib.suppress(AttributeError):
             return attrgetter(name)(module)
@@ -114,7 +117,7 @@ def pair(size: int | Sequence[int]) -> Sequence[int]:
     return (size, size) if isinstance(size, int) else size
 
 
-def grid(shape: Sequence[int], patch: Sequence[int]) -> int:
+def num_tokens(shape: Sequence[int], patch: Sequence[int]) -> int:
     """Tokens of a latent (B, C, …, H, W) cut into patches, which are filled up at its edges."""
     sides = list(shape[2:])
     sizes = [1] * (len(sides) - len(patch)) + list(patch)[-len(sides) :]
@@ -124,19 +127,19 @@ def grid(shape: Sequence[int], patch: Sequence[int]) -> int:
 # Where the image is
 
 
-def everything(forward, tokens: int, options: Mapping) -> slice:
+def everything(forward, tokens: int, image_start: int | None) -> slice:
     return slice(0, tokens)
 
 
-def first(forward, tokens: int, options: Mapping) -> slice:
+def first(forward, tokens: int, image_start: int | None) -> slice:
     return slice(0, forward.image_tokens)
 
 
-def last(forward, tokens: int, options: Mapping) -> slice:
+def last(forward, tokens: int, image_start: int | None) -> slice:
     return slice(tokens - forward.image_tokens, tokens)
 
 
-def before_references(forward, tokens: int, options: Mapping) -> slice:
+def before_references(forward, tokens: int, image_start: int | None) -> slice:
     """[text, image, reference images]"""
     stop = tokens - forward.tokens_of("ref_latents")
     return slice(stop - forward.image_tokens, stop)

@@ -10,8 +10,9 @@ from fractions import Fraction
 
 import torch
 
-MOST_ROWS, MOST_COLUMNS = 32, 64
-STRONGEST = 2
+# The painter in js/painter.js has the same limits.
+MAX_ROWS, MAX_COLUMNS = 32, 64
+MAX_FACTOR = 2
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,8 @@ class Schedule:
     def changes_in_time(self) -> bool:
         return any(len(set(row)) > 1 for row in self.grid)
 
-    def over(self, blocks: int, percent_to_sigma: Callable[[float], float]) -> Callable[[float], tuple[float, ...]]:
-        """The resampling: what gives, for a sigma, the factor of each of a model's `blocks` in execution order.
+    def resampled(self, blocks: int, percent_to_sigma: Callable[[float], float]) -> Callable[[float], tuple[float, ...]]:
+        """A function of sigma that gives the factor of each of a model's `blocks` in execution order.
 
         Depth is shared out evenly among the blocks, and a block's factor is the mean of the rows over
         its share: whatever is painted has an effect, and as many rows as blocks are taken as they are.
@@ -79,16 +80,16 @@ _EXAMPLE = 'Write rows of numbers, first blocks first: {"grid": [[1, 1, 0], [1, 
 
 
 def _checked(grid: object) -> tuple[tuple[float, ...], ...]:
-    if not isinstance(grid, list) or not 1 <= len(grid) <= MOST_ROWS:
-        raise ValueError(f"grid: there must be 1 to {MOST_ROWS} rows. {_EXAMPLE}")
+    if not isinstance(grid, list) or not 1 <= len(grid) <= MAX_ROWS:
+        raise ValueError(f"grid: there must be 1 to {MAX_ROWS} rows. {_EXAMPLE}")
     for number, row in enumerate(grid, 1):
-        if not isinstance(row, list) or not 1 <= len(row) <= MOST_COLUMNS:
-            raise ValueError(f"grid: row {number} must have 1 to {MOST_COLUMNS} numbers. {_EXAMPLE}")
+        if not isinstance(row, list) or not 1 <= len(row) <= MAX_COLUMNS:
+            raise ValueError(f"grid: row {number} must have 1 to {MAX_COLUMNS} numbers. {_EXAMPLE}")
         if len(row) != len(grid[0]):
             raise ValueError(f"grid: row {number} has {len(row)} numbers, but row 1 has {len(grid[0])}.")
         for column, cell in enumerate(row, 1):
-            if isinstance(cell, bool) or not isinstance(cell, (int, float)) or not 0 <= cell <= STRONGEST:
+            if isinstance(cell, bool) or not isinstance(cell, (int, float)) or not 0 <= cell <= MAX_FACTOR:
                 raise ValueError(
-                    f"grid: row {number}, number {column} is {json.dumps(cell)[:40]} and must be a number from 0 to {STRONGEST}."
+                    f"grid: row {number}, number {column} is {json.dumps(cell)[:40]} and must be a number from 0 to {MAX_FACTOR}."
                 )
     return tuple(tuple(map(float, row)) for row in grid)

@@ -1,6 +1,4 @@
-"""A probe: what one Stability Probe node adds to a model, and its eyes during a run."""
-
-from __future__ import annotations
+"""A probe: what one Stability Probe node adds to a model, and what it sees during a run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,12 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .blocks import Block
-from .chart import point
-from .circulation import IMAGE_TOKENS
-from .record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
-from .rule import BOTH, NEGATIVE
-from .stability import MEASURES
+from ..choices import BOTH, IMAGE_TOKENS, MEASURES, NEGATIVE
+from ..records.chart import point
+from ..records.record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack, step_at_sigma
+from ..rules.blocks import Address, Block
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +21,7 @@ class Probe:
     branches: str
     label: str
     record: LiveRecord
-    tell: Callable[[dict], None] = lambda event: None  # receives a small event at each measured step
+    send: Callable[[dict], None] = lambda event: None  # receives a small event at each measured step
     tokens: str = IMAGE_TOKENS
 
     def __post_init__(self):
@@ -44,7 +40,7 @@ class Observer:
     def __init__(self, probe: Probe, schedule: Sequence[float]):
         self.probe = probe
         self._schedule = schedule
-        self._index = {block.address: position for position, block in enumerate(probe.blocks)}
+        self._positions = {block.address: position for position, block in enumerate(probe.blocks)}
         self._measuring = False
         self._passes = 0
         self._values: Tensor | None = None
@@ -52,32 +48,35 @@ class Observer:
         self._sigmas: list[float] = []
         self._steps: list[float] = []
         self._evaluations: list[Tensor] = []
-        self._told: set[int] = set()
+        self._sent_steps: set[int] = set()
         self.left_out: dict[str, int] = {}
 
     def begin_evaluation(self, sigma: float) -> None:
+        """The sampler asks the model at this sigma."""
         self._keep()
-        step = place(sigma, self._schedule)
+        step = step_at_sigma(sigma, self._schedule)
         self._measuring = math.floor(step) % self.probe.every_n_steps == 0
         self._passes = 0
-        self._now = (sigma, step)
+        self._sigma, self._step = sigma, step
 
     def begin_pass(self) -> None:
+        """Its answer takes one batch of model calls more."""
         self._passes += 1
 
-    def wants(self, address) -> bool:
-        if not self._measuring or address not in self._index:
+    def wants(self, address: Address) -> bool:
+        """Whether the next attention there is to be measured."""
+        if not self._measuring or address not in self._positions:
             return False
         if self._passes > 1:
             self._leave_out("calls of further passes (guidance that asks the model again, or context windows)")
             return False
         return True
 
-    def see(self, address, chunks: Sequence[tuple[str, object]], measured: Tensor) -> None:
-        """`measured` is (measure, row); `chunks` names the branch and the prompt of each equal share of the rows."""
+    def see(self, address: Address, chunks: Sequence[tuple[str, object]], measured: Tensor) -> None:
+        """`measured` is (measure, row), float32; `chunks` names the branch and the prompt of each equal share of the rows."""
         images = measured.shape[1] // len(chunks)
         if self._values is None:
-            shape = (len(MEASURES), len(self._index), len(AXIS_BRANCHES), images)
+            shape = (len(MEASURES), len(self._positions), len(AXIS_BRANCHES), images)
             self._values = torch.full(shape, torch.nan, device=measured.device)
         elif self._values.shape[-1] != images:
             self._leave_out("calls on another number of images")
@@ -90,7 +89,7 @@ class Observer:
                 self._leave_out(f"calls of further {branch} prompts")
                 continue
             rows = measured[:, position * images : (position + 1) * images]
-            self._values[:, self._index[address], int(branch == NEGATIVE)] = rows
+            self._values[:, self._positions[address], int(branch == NEGATIVE)] = rows
 
     def finish(self, info: RunInfo) -> None:
         """Hands over what was measured, also of a run that was cut short."""
@@ -100,7 +99,7 @@ class Observer:
                 info=info,
                 sigma=torch.tensor(self._sigmas),
                 step=torch.tensor(self._steps),
-                values=stack(self._evaluations, len(self._index)),
+                values=stack(self._evaluations, len(self._positions)),
             )
         )
 
@@ -110,13 +109,12 @@ class Observer:
         values = self._values.cpu()
         self._values = None
         self._prompts.clear()
-        sigma, step = self._now
         self._evaluations.append(values)
-        self._sigmas.append(sigma)
-        self._steps.append(step)
-        if math.floor(step) not in self._told:
-            self._told.add(math.floor(step))
-            self.probe.tell(self._event(values, step, sigma))
+        self._sigmas.append(self._sigma)
+        self._steps.append(self._step)
+        if math.floor(self._step) not in self._sent_steps:
+            self._sent_steps.add(math.floor(self._step))
+            self.probe.send(self._event(values, self._step, self._sigma))
 
     def _event(self, values: Tensor, step: float, sigma: float) -> dict:
         stages = by_stage(block.stage for block in self.probe.blocks)
@@ -124,11 +122,3 @@ class Observer:
 
     def _leave_out(self, what: str) -> None:
         self.left_out[what] = self.left_out.get(what, 0) + 1
-
-
-def place(sigma: float, schedule: Sequence[float]) -> float:
-    """Where sigma lies on a descending schedule, in steps from 0; between two of its sigmas, a fraction."""
-    for step, (high, low) in enumerate(zip(schedule, schedule[1:])):
-        if sigma > low * (1 + 1e-4):  # samplers compute with sigma before they hand it over
-            return step + max(0.0, (high - sigma) / (high - low))
-    return float(max(len(schedule) - 2, 0))

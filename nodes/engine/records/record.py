@@ -2,7 +2,7 @@
 
 A record holds the runs of one model, one after another. A run's values have the axes
 
-    measure      stability.MEASURES
+    measure      choices.MEASURES
     evaluation   each call of the sampler to the model that was measured, in order
     block        the probed self-attentions, in execution order
     branch       positive, negative
@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import torch
@@ -24,11 +24,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .rule import NEGATIVE, POSITIVE
-from .stability import MEASURES
+from ..choices import MEASURES, NEGATIVE, POSITIVE
 
 FORMAT = "circulation-stability"
-VERSION = 1
+VERSION = 2  # 1 did not say with which versions, seed and cfg a run was made
 AXIS_BRANCHES = (POSITIVE, NEGATIVE)
 
 
@@ -48,6 +47,10 @@ class RunInfo:
     complete: bool = True
     node: str | None = None  # the node that sampled, and the prompt it did so in
     prompt: str | None = None
+    pack_version: str | None = None  # from here on None also where a record of format 1 does not say
+    comfyui_version: str | None = None
+    seed: int | None = None  # of the noise that is added
+    cfg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,10 +95,18 @@ class LiveRecord:
 
 def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
     """Positions of each stage in a list of blocks' stages."""
-    found: dict[str, list[int]] = {}
+    positions: dict[str, list[int]] = {}
     for position, stage in enumerate(stages):
-        found.setdefault(stage, []).append(position)
-    return found
+        positions.setdefault(stage, []).append(position)
+    return positions
+
+
+def step_at_sigma(sigma: float, schedule: Sequence[float]) -> float:
+    """Where sigma lies on a descending schedule, in steps from 0; between two of its sigmas, a fraction."""
+    for step, (high, low) in enumerate(zip(schedule, schedule[1:])):
+        if sigma > low * (1 + 1e-4):  # samplers compute with sigma before they hand it over
+            return step + max(0.0, (high - sigma) / (high - low))
+    return float(max(len(schedule) - 2, 0))
 
 
 def rows(record: Record) -> Iterator[tuple]:
@@ -152,7 +163,7 @@ def load(path: str) -> Record:
         runs = [RunRecord(i, *(tensors[f"{n}.{name}"] for name in ("sigma", "step", "values"))) for n, i in enumerate(infos)]
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"This stability record is damaged: {error!r}") from error
-    if version != str(VERSION) or not runs:
+    if version not in map(str, range(1, VERSION + 1)) or not runs:
         raise ValueError("This stability record is damaged: it holds no run of a known format.")
     for run in runs:
         expected = (len(MEASURES), len(run.sigma), len(run.info.blocks), len(AXIS_BRANCHES))

@@ -1,15 +1,13 @@
 """What the browser draws of a run: means by stage at each step, small enough for an event and for ComfyUI's history."""
 
-from __future__ import annotations
-
 import math
 
 from torch import Tensor
 
+from ..choices import MEASURES
 from .record import RunRecord
-from .stability import MEASURES
 
-MOST_POINTS = 256
+MAX_POINTS = 256
 
 
 def point(values: Tensor, stages: dict[str, list[int]], step: float, sigma: float) -> dict:
@@ -22,11 +20,11 @@ def point(values: Tensor, stages: dict[str, list[int]], step: float, sigma: floa
     }
 
 
-def chart(run: RunRecord) -> dict:
-    """The points of a run as its probe told them: of each step the first evaluation. Of a long run, evenly fewer."""
+def chart_data(run: RunRecord) -> dict:
+    """Chart data of a run: the first evaluation of each step, thinned evenly to at most 256 points."""
     first = {math.floor(step): evaluation for evaluation, step in reversed(list(enumerate(run.step.tolist())))}
     evaluations = [first[step] for step in sorted(first)]
-    every = math.ceil(len(evaluations) / MOST_POINTS) or 1
+    every = math.ceil(len(evaluations) / MAX_POINTS) or 1
     stages = run.stages()
     points = [point(run.values[:, e], stages, float(run.step[e]), float(run.sigma[e])) for e in evaluations[::every]]
     return {"steps": run.info.steps, "measures": list(MEASURES), "points": points}

@@ -1,16 +1,15 @@
 """A record in words, as Markdown."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 
+from ..choices import MEASURES
 from .record import AXIS_BRANCHES, Record, RunRecord
-from .stability import MEASURES
 
 
-def summary(record: Record) -> str:
+def to_markdown(record: Record) -> str:
+    """Paragraphs and a table for each run."""
     return "\n\n".join(_run(number, run) for number, run in enumerate(record.runs, 1))
 
 

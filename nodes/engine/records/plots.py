@@ -3,8 +3,6 @@
 matplotlib's object interface with its Agg canvas: pyplot's global state has no place in a server.
 """
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,9 +11,8 @@ import numpy
 import torch
 from torch import Tensor
 
-from .probe import place
-from .record import RunRecord
-from .stability import MEASURES
+from ..choices import MEASURES
+from .record import RunRecord, step_at_sigma
 
 AXES = {
     "energy": "energy E  (lower: more coherent)",
@@ -97,19 +94,19 @@ def aligned(run: RunRecord, reference: RunRecord, measure: int, blocks: Sequence
     """(place on the reference's schedule, mean over branches and images by evaluation and block), steps counted from 1."""
     positions = [run.info.blocks.index(block) for block in blocks]
     values = _mean(run.values[measure][:, positions], axes=(2, 3))
-    at = numpy.array([place(float(sigma), reference.info.schedule) for sigma in run.sigma]) + 1
+    at = numpy.array([step_at_sigma(float(sigma), reference.info.schedule) for sigma in run.sigma]) + 1
     order = numpy.argsort(at, kind="stable")
     return at[order], values[order]
 
 
 def difference(run: RunRecord, first: RunRecord, measure: int, blocks: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
     """(step of the first run, run − first by evaluation and block), at the sigmas that the first run was measured at."""
-    at, own = aligned(first, first, measure, blocks)
+    at, reference = aligned(first, first, measure, blocks)
     there, values = aligned(run, first, measure, blocks)
     inside = (at >= there.min() - 1e-6) & (at <= there.max() + 1e-6)
-    at, own = at[inside], own[inside]
+    at, reference = at[inside], reference[inside]
     moved = numpy.stack([numpy.interp(at, there, column) for column in values.T], axis=1)
-    return at, moved - own
+    return at, moved - reference
 
 
 def _curves(axis, run: RunRecord, measure: str, legend: bool = True) -> None:
@@ -153,8 +150,8 @@ def _grid(axis, values, at, blocks, label, **colours) -> None:
 def _images(axis, run: RunRecord, measure: str) -> None:
     values = run.values[MEASURES.index(measure)]
     per_image = [column[numpy.isfinite(column)] for column in values.flatten(0, 2).T.numpy()]
-    numbers = [n for n, found in enumerate(per_image, 1) if len(found)]
-    axis.boxplot([found for found in per_image if len(found)], positions=numbers, showfliers=False, medianprops=dict(color="#D55E00", linewidth=2))
+    numbers = [n for n, values in enumerate(per_image, 1) if len(values)]
+    axis.boxplot([values for values in per_image if len(values)], positions=numbers, showfliers=False, medianprops=dict(color="#D55E00", linewidth=2))
     axis.set_xlabel("image of the batch  (box: middle half over blocks and steps, whiskers: 1.5 boxes)")
     axis.set_ylabel(AXES[measure])
     axis.grid(alpha=0.3)

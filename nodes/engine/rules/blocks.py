@@ -86,8 +86,8 @@ class Item:
             return self.depth[0] <= depth < self.depth[1]
         return (
             self.stage in (None, block.stage)
-            and _within(block.index, self.index)
-            and _within(block.layer, self.layer)
+            and _in_bounds(block.index, self.index)
+            and _in_bounds(block.layer, self.layer)
         )
 
 
@@ -100,7 +100,7 @@ def _range(text: str | None, item: str) -> tuple[int, int] | None:
     return int(low), int(high or low)
 
 
-def _within(number: int | None, bounds: tuple[int, int] | None) -> bool:
+def _in_bounds(number: int | None, bounds: tuple[int, int] | None) -> bool:
     return bounds is None or (number is not None and bounds[0] <= number <= bounds[1])
 
 
@@ -128,11 +128,11 @@ class Selection:
         chosen = {
             item: {block for block, depth in zip(blocks, depths) if item.selects(block, depth)} for item in self.items
         }
-        for item, found in chosen.items():
-            if not found:
+        for item, matches in chosen.items():
+            if not matches:
                 raise ValueError(f"'{item}' selects no block. This model has {describe(blocks)}.")
-        included = set().union(*(found for item, found in chosen.items() if not item.exclude))
-        excluded = set().union(*(found for item, found in chosen.items() if item.exclude))
+        included = set().union(*(matches for item, matches in chosen.items() if not item.exclude))
+        excluded = set().union(*(matches for item, matches in chosen.items() if item.exclude))
         if all(item.exclude for item in self.items):
             included = set(blocks)
         selected = tuple(block for block in blocks if block in included - excluded)

@@ -1,46 +1,41 @@
 """A rule: what one Circulation node adds to a model."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from .blocks import Block, Selection
-from .circulation import ALL_TOKENS, ETA_OVER, FORMULAS, RESCALES, TOKENS, Circulation
+from .. import choices
+from ..choices import ALL_TOKENS, BOTH, check_range, check_word
+from ..method.settings import CirculationSettings
+from .blocks import Address, Block, Selection
 from .schedule import Schedule
-
-BOTH = "both"
-POSITIVE = "positive"
-NEGATIVE = "negative"
-BRANCHES = (BOTH, POSITIVE, NEGATIVE)
-
-ALPHA_RANGE = (-1.0, 3.0)
-BETA_RANGE = (0.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Rule:
-    circulation: Circulation
+    """Raises ValueError that names the input whose value is not allowed."""
+
+    circulation: CirculationSettings
     selection: Selection
     blocks: tuple[Block, ...]
     start_percent: float = 0.0
     end_percent: float = 1.0
     branches: str = BOTH
     schedule: Schedule | None = None
-    node: str | None = None  # that made it
+    node: str | None = None  # the id of the node that added it
 
     def __post_init__(self):
         circulation, adaptive = self.circulation, self.circulation.adaptive
-        _check("alpha", circulation.alpha, *ALPHA_RANGE)
-        _check("beta", circulation.beta, *BETA_RANGE)
-        _check("start_percent", self.start_percent, 0.0, 1.0)
-        _check("end_percent", self.end_percent, 0.0, 1.0)
-        check_word("branches", self.branches, BRANCHES)
-        check_word("rescale", circulation.rescale, RESCALES)
-        check_word("tokens", circulation.tokens, TOKENS)
+        check_range("alpha", circulation.alpha, *choices.ALPHA_RANGE)
+        check_range("beta", circulation.beta, *choices.BETA_RANGE)
+        check_range("start_percent", self.start_percent, 0.0, 1.0)
+        check_range("end_percent", self.end_percent, 0.0, 1.0)
+        check_word("branches", self.branches, choices.BRANCHES)
+        check_word("rescale", circulation.rescale, choices.RESCALES)
+        check_word("tokens", circulation.tokens, choices.TOKENS)
         if adaptive is not None:
-            check_word("formula", adaptive.formula, FORMULAS)
-            check_word("eta_over", adaptive.eta_over, ETA_OVER)
+            check_word("formula", adaptive.formula, choices.FORMULAS)
+            check_word("eta_over", adaptive.eta_over, choices.ETA_OVER)
         if self.start_percent > self.end_percent:
             raise ValueError(
                 f"start_percent {self.start_percent:g} lies after end_percent {self.end_percent:g}: swap them."
@@ -55,13 +50,14 @@ class Rule:
         limits = self.start_percent > 0 or self.end_percent < 1
         return limits or (self.schedule is not None and self.schedule.changes_in_time)
 
-    def matches(self, address: tuple[str, int, int], branch: str) -> bool:
+    def matches(self, address: Address, branch: str) -> bool:
+        """Whether it decides on this branch at this block. `branch` is positive or negative."""
         return self.branches in (BOTH, branch) and any(block.address == address for block in self.blocks)
 
-    def sigmas(self, model_sampling) -> tuple[float, float]:
-        """(highest, lowest) sigma at which the rule acts, both included, as core's own timestep ranges."""
-        highest = math.inf if self.start_percent <= 0 else float(model_sampling.percent_to_sigma(self.start_percent))
-        lowest = -math.inf if self.end_percent >= 1 else float(model_sampling.percent_to_sigma(self.end_percent))
+    def sigma_range(self, percent_to_sigma: Callable[[float], float]) -> tuple[float, float]:
+        """(highest, lowest) sigma at which the rule acts, both included, as in ComfyUI's own timestep ranges."""
+        highest = math.inf if self.start_percent <= 0 else float(percent_to_sigma(self.start_percent))
+        lowest = -math.inf if self.end_percent >= 1 else float(percent_to_sigma(self.end_percent))
         return highest, lowest
 
     def __str__(self) -> str:
@@ -81,13 +77,3 @@ class Rule:
         if self.schedule is not None:
             words.append(f"by a {self.schedule}")
         return " ".join(words)
-
-
-def _check(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # also false for NaN
-        raise ValueError(f"{name} is {value:g} and must be between {low:g} and {high:g}.")
-
-
-def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
-    if word not in words:
-        raise ValueError(f"{name} is '{word}' and must be one of: {', '.join(words)}.")

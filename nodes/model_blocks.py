@@ -1,17 +1,17 @@
-"""The node that tells what a model is made of: List Model Blocks."""
+"""The node that lists what a model consists of: List Model Blocks."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io, ui
 
-from .engine import families
-from .schema import schema
+from .engine.comfy.model import attentions, model_name
+from .schema import node_schema
 
 
 class ModelBlocks(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return schema(
+        return node_schema(
             node_id="ModelBlocks",
             display_name="List Model Blocks",
             description="Lists the attentions of a model by the names that 'blocks' takes, and says which of them "
@@ -23,26 +23,26 @@ class ModelBlocks(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model):
+    def execute(cls, model) -> io.NodeOutput:
         text = table(model)
         return io.NodeOutput(text, ui=ui.PreviewText(text))
 
 
 def table(model) -> str:
-    """What a model is, and its attentions as a Markdown table, also for a model that cannot be patched."""
+    """What a model is, and its attentions as a Markdown table; for a model that cannot be patched, why not."""
     try:
-        found = families.survey(model)
+        blocks = attentions(model)
     except ValueError as error:
         return str(error)
     lines = [
-        f"{families.name(model)}: {sum(not left_alone for _, left_alone in found)} attentions that Circulation can change",
+        f"{model_name(model)}: {sum(not left_alone for _, left_alone in blocks)} attentions that Circulation can change",
         "",
         _row("block", "heads", "head size", "can be changed"),
         _row("---", "---:", "---:", "---"),
     ]
-    lines += [_row(block, block.heads, block.head_dim, f"no: {left_alone}" if left_alone else "yes") for block, left_alone in found]
+    lines += [_row(block, block.heads, block.head_dim, f"no: {left_alone}" if left_alone else "yes") for block, left_alone in blocks]
     return "\n".join(lines)
 
 
-def _row(block, heads, head_dim, patchable) -> str:
+def _row(block: object, heads: object, head_dim: object, patchable: str) -> str:
     return f"| {block!s:18} | {heads!s:>5} | {head_dim!s:>9} | {patchable} |"

@@ -1,0 +1,119 @@
+"""One attention call as ComfyUI makes it, seen as heads, and the backend it may be sent to."""
+
+import math
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from comfy.ldm.modules import attention as backends
+from torch import Tensor
+
+from ..families.forward import Forward, Mark
+from ..method.fast import tiles
+from ..method.fast.chunks import take_heads, take_queries
+from ..method.fast.workspace import Workspace
+from . import keys
+
+_POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
+
+# The largest head that each backend takes, by the names under which ComfyUI registers them. Heads are doubled by circulation;
+# what a backend cannot take goes to torch's own attention, which takes any size.
+HEAD_LIMITS = {
+    **dict.fromkeys(("pytorch", "sub_quad", "split"), math.inf),
+    **dict.fromkeys(("flash", "xformers", "comfy_kitchen_int8"), 256),
+    **dict.fromkeys(("sage", "sage3"), 128),
+}
+UNKNOWN_HEAD_LIMIT = 128  # newer backends and other packs': what every fused kernel in use takes
+
+
+class AttentionCall:
+    """The arguments of one call to `optimized_attention`. `heads_of(t)` is (B, H, L, d)."""
+
+    def __init__(self, func: Callable, previous: Callable | None, args: tuple, kwargs: dict):
+        """`func` is the backend as ComfyUI hands it to an override, `previous` the override before ours, if any."""
+        self._func, self._previous = func, previous
+        self._args, self._kwargs = args, kwargs
+        named = {**kwargs, **dict(zip(_POSITIONAL, args))}
+        self.q, self.k, self.v = (named.pop(name) for name in "qkv")
+        self.heads: int = named.pop("heads")
+        self.mask: Tensor | None = named.pop("mask", None)
+        self._in_heads = bool(named.pop("skip_reshape", False))
+        named.pop("enable_gqa", None)  # heads_of gives every query head its own keys
+        self._out_heads = bool(named.pop("skip_output_reshape", False))
+        options: dict = kwargs.get(keys.TRANSFORMER_OPTIONS) or {}
+        self.forward: Forward | None = options.get(keys.FORWARD)  # the call of the transformer that it belongs to
+        self.mark: Mark | None = options.get(keys.MARK)  # of its block
+        # What ComfyUI says: kind and index of its block, the first token of the image, and of each chunk of the batch
+        # the position of its condition and what tells its prompt apart
+        self.block = (options.get(keys.BLOCK_KIND), options[keys.BLOCK_INDEX]) if keys.BLOCK_INDEX in options else None
+        self.image_start: int | None = options.get(keys.IMAGE_RANGE, (None,))[0]
+        self.conditions: list[int] = options.get(keys.CONDITIONS, [])
+        self.prompts: list = options.get(keys.PROMPTS, [])
+        # The marker keeps a backend that falls back on a decorated one from entering our override again.
+        self._backend_options = {**named, keys.INSIDE_OVERRIDE: True}
+
+    def plain(self) -> Tensor:
+        """The model's own output, by the very call the model made."""
+        return self._send(*self._args, **self._kwargs)
+
+    def heads_of(self, tensor: Tensor) -> Tensor:
+        """q, k or v as (B, H, L, d)."""
+        if not self._in_heads:
+            head_dim = self.q.shape[-1] // self.heads
+            split = tensor if tensor.ndim == 4 else tensor.unflatten(-1, (-1, head_dim))  # SD3 splits v itself
+            tensor = split.transpose(1, 2)
+        shared = self.heads // tensor.shape[1]
+        return tensor if shared == 1 else tensor.repeat_interleave(shared, dim=1)
+
+    def size(self, tensor: Tensor) -> tuple[int, int]:
+        """Rows of the batch and tokens of q, k or v."""
+        return tensor.shape[0], tensor.shape[2 if self._in_heads else 1]
+
+    def heads_of_output(self, tensor: Tensor) -> Tensor:
+        """A tensor like the output as (B, H, L, d)."""
+        return tensor if self._out_heads else tensor.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def mask_of(self, rows: slice) -> Tensor | None:
+        """The mask of some rows, broadcastable to (B, H, L, L)."""
+        mask = self.mask
+        if mask is None:
+            return None
+        if mask.ndim < 4:
+            mask = mask[None, None] if mask.ndim == 2 else mask.unsqueeze(1)
+        return mask[rows] if mask.shape[0] == self.q.shape[0] else mask
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, workspace: Workspace) -> Tensor:
+        """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
+        if self.mask is None and self._in_tiles(q):
+            return tiles.attention(q, k, v, workspace)
+        send = self._send if q.shape[-1] <= self._head_limit() else backends.attention_pytorch
+        mask = self.mask_of(rows)
+        mask = None if mask is None else take_queries(take_heads(mask, heads), queries)
+        count, width = v.shape[1], v.shape[-1]
+        v = F.pad(v, (0, q.shape[-1] - width))  # few backends take values narrower than the keys
+        out = send(q, k, v, count, mask=mask, skip_reshape=True, skip_output_reshape=True, **self._backend_options)
+        if out.ndim == 3:  # some fallbacks forget skip_output_reshape
+            out = out.unflatten(-1, (count, -1)).transpose(1, 2)
+        return out[..., :width]
+
+    def _send(self, *args, **kwargs) -> Tensor:
+        if self._previous is not None:
+            return self._previous(self._func, *args, **kwargs)
+        return self._func(*args, **kwargs)
+
+    def _in_tiles(self, q: Tensor) -> bool:
+        """Where torch's own attention would compute, but not on values narrower than the keys: padded, it takes a tenth longer."""
+        return tiles.supports(q) and self._previous is None and _computes(backends.attention_pytorch, self._func)
+
+    def _head_limit(self) -> float:
+        if self._previous is not None:
+            return UNKNOWN_HEAD_LIMIT
+        if _computes(backends.attention_basic, self._func):  # the one that is not registered
+            return math.inf
+        registered = backends.REGISTERED_ATTENTION_FUNCTIONS.items()
+        name = next((name for name, backend in registered if _computes(backend, self._func)), "")
+        return HEAD_LIMITS.get(name, UNKNOWN_HEAD_LIMIT)
+
+
+def _computes(backend: Callable, func: Callable) -> bool:
+    """Whether `func` is the function that ComfyUI has decorated as `backend`: overrides are handed the plain one."""
+    return getattr(backend, "__wrapped__", backend) is func

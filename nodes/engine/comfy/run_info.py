@@ -1,0 +1,46 @@
+"""What a record says of its run."""
+
+from collections.abc import Sequence
+
+from comfyui_version import __version__ as comfyui_version
+
+from .. import __version__ as pack_version
+from ..choices import ALL_TOKENS
+from ..records.record import RunInfo
+from ..run.observer import Observer
+from ..run.run import Run
+from .model import model_name
+from .prompt import executing, node_of_graph
+
+
+def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[float], seed: int | None, complete: bool) -> RunInfo:
+    """Of what one observer saw in a run of a guider. `schedule` are the sigmas handed to the sampler."""
+    node, prompt = executing()
+    cfg = getattr(guider, "cfg", None)
+    notes = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
+    if observer.probe.tokens == ALL_TOKENS:
+        notes.append("Measured over all tokens, those of the text included where they share an attention.")
+    return RunInfo(
+        label=observer.probe.label,
+        space=observer.probe.space,
+        family=model_name(guider.model_patcher),
+        sampler=_sampler_name(sampler),
+        steps=len(schedule) - 1,
+        schedule=tuple(schedule),
+        blocks=tuple(map(str, observer.probe.blocks)),
+        rules=tuple(map(str, run.plan.rules)),
+        notes=(*run.outcome.notes(), *notes),
+        complete=complete,
+        node=node and node_of_graph(node),
+        prompt=prompt,
+        pack_version=pack_version,
+        comfyui_version=comfyui_version,
+        seed=seed,
+        cfg=cfg if isinstance(cfg, (int, float)) else None,
+    )
+
+
+def _sampler_name(sampler) -> str:
+    """'euler' from sample_euler: ComfyUI's sampler objects do not keep the name that they were chosen by."""
+    function = getattr(sampler, "sampler_function", sampler)
+    return getattr(function, "__name__", type(function).__name__).removeprefix("sample_").removesuffix("_function")

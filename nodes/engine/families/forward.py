@@ -1,0 +1,87 @@
+"""One call of a transformer: which of its attentions comes next, and which tokens there are the image."""
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+from torch.nn import Module
+
+from ..method.formula import ALL
+from ..rules.blocks import Address
+from .transformer import TransformerFamily, num_tokens
+
+
+class Mark:
+    """Put into the options of a block while it runs, so that its attentions say where they are."""
+
+    def __init__(self, kind: str, index: int):
+        self.block = (kind, index)
+        self._calls = 0
+
+    def next_turn(self) -> int:
+        self._calls += 1
+        return self._calls - 1
+
+
+class Forward:
+    """Created when the model is called, and asked by each attention in turn.
+
+    Where a block is marked the mark counts, then what ComfyUI says, then how many attentions there
+    were so far: which of them there are differs between families and versions of ComfyUI.
+    """
+
+    def __init__(
+        self, family: TransformerFamily, network: Module, address_of_call: Mapping[tuple, Address], latent: Sequence[int], conditions: Mapping
+    ):
+        """`latent` is the shape of what is denoised, `conditions` what else the model is given."""
+        self.network = network
+        self.image_tokens = num_tokens(latent, family.patch(network))
+        self._family = family
+        self._conditions = conditions
+        self._address_of_call = address_of_call
+        self._sequence = family.sequence(network, address_of_call, conditions) if family.counted else ()
+        self._calls = 0
+        self._named_calls = 0
+        self._block: tuple | None = None
+        self._turn = 0
+
+    def next_address(self, mark: Mark | None, block: tuple | None) -> Address | None:
+        """Where the attention is that is called next; None if it is not over the image.
+
+        `mark` is that of its block, and `block` its kind and index as ComfyUI says them; None where there is none.
+        """
+        self._calls += 1
+        if mark is not None:
+            self._block, self._turn = mark.block, mark.next_turn()
+        elif block is not None:
+            self._named_calls += 1
+            # Side networks such as VACE's run after a block, without its mark and under its number.
+            self._turn = self._turn + 1 if block == self._block else 0
+            self._block = block
+        elif self._calls <= len(self._sequence):
+            return self._sequence[self._calls - 1]
+        else:
+            return None
+        return self._address_of_call.get((*self._block, self._turn))
+
+    def image(self, tokens: int, image_start: int | None) -> slice | None:
+        """Which of an attention's tokens are the image's; None if there is no room for it.
+
+        `image_start` is where ComfyUI says that the image starts; None where it does not.
+        """
+        if tokens == self.image_tokens:
+            return ALL
+        image = self._family.image(self, tokens, image_start)
+        if not 0 <= image.start < image.stop <= tokens:
+            return None
+        return ALL if image == slice(0, tokens) else image
+
+    def tokens_of(self, condition: str) -> int:
+        """Tokens of the latent, or the list of them, that a condition brings; 0 where the model is not given it."""
+        given = self._conditions.get(condition)
+        latents = [given] if isinstance(given, Tensor) else given or ()
+        return sum(num_tokens(latent.shape, self._family.patch(self.network)) for latent in latents)
+
+    @property
+    def miscounted(self) -> bool:
+        """Whether blocks were told apart by counting, and there were more or fewer attentions than there should be."""
+        return bool(self._sequence) and not self._named_calls and self._calls not in (0, len(self._sequence))

@@ -1,0 +1,105 @@
+"""The measures in few passes over the tokens, in long rows, each of which torch has a fast loop for.
+
+kᵀ [k ; q ; s] and qᵀ [q ; s] hold u = kᵀ s, w = qᵀ s and what η consists of, and with s as long as it came
+
+    2h = q u + k w,  sᵀ M_sym s = u·w,  E = −½ u·w / ‖s‖²,  alignment = 2 u·w / (‖s‖ ‖2h‖)
+"""
+
+import math
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from ..formula import Applied, symmetry_index
+from ..measures import skew_ratio
+from .chunks import channel_chunks, head_chunks_for_products, parts_of_tokens
+from .input_space import retrievals
+from .workspace import Workspace
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def measure_values(q: Tensor, k: Tensor, values: Tensor, workspace: Workspace) -> Tensor:
+    """Value space: `measure` of the attention's output, (B, H, L, d)."""
+    return measure(q, k, (values[:, heads] for heads in head_chunks_for_products(values)), workspace)
+
+
+def measure_input(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, workspace: Workspace, applied: Applied | None) -> Tensor:
+    """Input space: `measure` of what each head retrieves of X, (B, L, C), after what was `applied` to the call."""
+    chunks = channel_chunks(x, q.shape[-1])
+    measured = [measure(q, k, retrievals(q, k, chunk, mask, workspace, applied), workspace, overwrite=True) for chunk in chunks]
+    return torch.stack([of_chunk * (chunk.shape[-1] / x.shape[-1]) for of_chunk, chunk in zip(measured, chunks)]).sum(dim=0)
+
+
+def measure(q: Tensor, k: Tensor, retrievals: Iterable[Tensor], workspace: Workspace, overwrite: bool = False) -> Tensor:
+    """All of choices.MEASURES for each image: averaged over channels, then heads, (5, B), float32 or wider.
+
+    q, k (B, H, L, d) as they came, not centred; `retrievals` is what the heads retrieved, all at once
+    or by chunks of heads, each (B, heads, L, D); `overwrite` where nobody else needs it.
+    """
+    chunks, done = [], 0
+    for retrieval in retrievals:
+        heads = slice(done, done + retrieval.shape[1])
+        done = heads.stop
+        chunks.append(_sums(q[:, heads], k[:, heads], retrieval, workspace, overwrite))
+    *sums, eta = (torch.cat(values, dim=1) for values in zip(*chunks))
+    per_head = torch.stack((*(m.mean(dim=-1) for m in _of_unit_length(*sums)), eta, skew_ratio(eta)))
+    return per_head.mean(dim=2)
+
+
+def _sums(q: Tensor, k: Tensor, retrieval: Tensor, workspace: Workspace, overwrite: bool) -> tuple[Tensor, ...]:
+    """u·w, r, ‖s‖² and ‖2h‖² of each channel, each (B, H, D), and η of each head, (B, H).
+
+    The tokens of a head are divided into parts, so that threads share a head that is alone: tensors of tokens are
+    (heads·parts, tokens/parts, ·), those of heads (heads, ·, ·).
+    """
+    shape, (tokens, d), channels = q.shape[:2], q.shape[2:], retrieval.shape[-1]
+    dtype, parts = torch.promote_types(q.dtype, torch.float32), parts_of_tokens(q, channels)
+    in_its_place = overwrite and retrieval.dtype == dtype
+    with (
+        workspace.largest.lend((*retrieval.shape[:-1], 2 * d + channels), q, dtype) as side_by_side,
+        nullcontext(retrieval) if in_its_place else workspace.per_token.lend(retrieval.shape, q, dtype) as per_token,
+        workspace.products_of_k.lend((shape.numel(), d, 2 * d + channels), q, dtype) as products_of_k,
+        workspace.products_of_q.lend((shape.numel(), d, d + channels), q, dtype) as products_of_q,
+    ):
+        torch.cat((k, q, retrieval), dim=-1, out=side_by_side)
+        side_by_side, per_token = (t.view(-1, tokens // parts, t.shape[-1]) for t in (side_by_side, per_token))
+        side_by_side.sub_(_repeat_for_parts(_sum_over_parts(side_by_side.sum(dim=1, keepdim=True), parts).div_(tokens), parts))
+        k, q, s = side_by_side.split((d, d, channels), dim=-1)
+        _multiply(k, side_by_side, parts, per_token, out=products_of_k)
+        _multiply(q, side_by_side[..., d:], parts, per_token, out=products_of_q)
+        (kk, kq, u), (qq, w) = products_of_k.split((d, d, channels), dim=-1), products_of_q.split((d, channels), dim=-1)
+        length = torch.mul(s, s, out=per_token).sum(dim=1)
+        double_h = torch.bmm(k, _repeat_for_parts(w, parts), out=per_token).baddbmm_(q, _repeat_for_parts(u, parts))
+        unstable = torch.mul(double_h, s, out=s).lt_(0).sum(dim=1)
+        field = double_h.mul_(double_h).sum(dim=1)
+        unstable, length, field = (_sum_over_parts(sums, parts) for sums in (unstable, length, field))
+        sums = u.mul_(w).sum(dim=1), unstable.div_(tokens), length, field, symmetry_index(qq, kk, kq)
+    return tuple(values.unflatten(0, shape) for values in sums)
+
+
+def _sum_over_parts(sums: Tensor, parts: int, out: Tensor | None = None) -> Tensor:
+    """(heads·parts, …) -> (heads, …)."""
+    return sums if parts == 1 else torch.sum(sums.unflatten(0, (-1, parts)), dim=1, out=out)
+
+
+def _repeat_for_parts(matrices: Tensor, parts: int) -> Tensor:
+    """Repeat a per-head matrix for each of the head's parts, (heads, ·, ·) -> (heads·parts, ·, ·)."""
+    return matrices if parts == 1 else matrices.unsqueeze(1).expand(-1, parts, -1, -1).flatten(0, 1)
+
+
+def _multiply(x: Tensor, y: Tensor, parts: int, memory: Tensor, out: Tensor) -> None:
+    """Write xᵀ y of each head into `out`; those of its parts first, into `memory`."""
+    if parts == 1:
+        torch.bmm(x.mT, y, out=out)
+        return
+    per_part = memory.view(-1)[: len(x) * math.prod(out.shape[1:])].view(-1, *out.shape[1:])
+    _sum_over_parts(torch.bmm(x.mT, y, out=per_part), parts, out=out)
+
+
+def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(E, r, alignment) of s scaled to length 1, from `_sums`."""
+    length, field = length.clamp_min(_TINY), field.clamp_min(_TINY)
+    return -product / (2 * length), unstable, (2 * product / (length.sqrt() * field.sqrt())).clamp(-1, 1)

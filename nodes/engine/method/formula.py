@@ -1,0 +1,139 @@
+"""The method on q, k and v, for whole tensors, line by line with the paper.
+
+Source: Cho, Han, Jin, "Balancing Fidelity and Diversity in Diffusion Models via Symmetric
+Attention Decomposition: Hopfield Perspective", ICML 2026, arXiv:2605.27476.
+
+With logits M = q kᵀ / √d, split into M_sym = (M + Mᵀ)/2 (the energy landscape) and
+M_skew = (M − Mᵀ)/2 (the circulation on it):
+
+    M_α   = M_sym + α M_skew = c₁ M + c₂ Mᵀ,  c₁ = (1+α)/2,  c₂ = (1−α)/2
+    Ξ     = softmax(M) X,  Ξ_α = softmax(M_α) X
+    Ξ_new = Ξ + β (Ξ_α − Ξ)
+    Ξ_out = ρ Ξ_new,  ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4)  for each token
+
+X, the input of the attention, enters through ρ alone: everything else commutes with the value
+projection, softmax(·) X W_vᵀ = softmax(·) v. So o = softmax(M) v and o_α = softmax(M_α) v stand
+for Ξ and Ξ_α, and Ξ_out W_vᵀ = ρ (o + β (o_α − o)).
+
+Shapes: q, k, v are (B, H, L, d). B images, H heads, L tokens. α and β are numbers, or float32
+tensors that broadcast to (B, H, L, 1). The tests write the same out with L×L matrices.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..choices import BATCH, DEVIATION, IMAGE, VALUE_SPACE
+from .settings import AdaptiveSettings
+
+ALL = slice(None)  # all tokens of a call
+
+# Ordinary attention, softmax(q kᵀ / √(2d)) v: q (B, H, N, 2d), k (B, H, L, 2d), v (B, H, L, d) -> (B, H, N, d)
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# ρ where X itself is retrieved: the doubled q and k of `doubled` -> (B, H, N, 1)
+InputSpaceRatio = Callable[[Tensor, Tensor], Tensor]
+
+
+class Applied(NamedTuple):
+    """What was applied to a call."""
+
+    alpha: float | Tensor  # as `skewed_keys` takes it
+    beta: float | Tensor
+    rho: Tensor | None  # (B, H, N, 1), None where nothing was rescaled
+
+
+def circulate(
+    q: Tensor, k: Tensor, v: Tensor, o: Tensor, attend: Attend, alpha: float | Tensor, beta: float | Tensor,
+    rescale: str = VALUE_SPACE, input_space_ratio: InputSpaceRatio | None = None, tokens: slice = ALL,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """The static rule: (o_new, ρ), whose product is its output; (B, H, N, d) and (B, H, N, 1), ρ is None without a rescale.
+
+    `o` is the model's own output, (B, H, N, d): the rows of the N `tokens`, the only keys too whose α may differ from 1.
+    A mask is part of `attend`, which adds it after scaling. o_new is written over o_α: no more is held than is needed.
+    """
+    paired_q, paired_k = doubled(q, k, alpha, tokens)
+    o_alpha = attend(paired_q, paired_k, v)
+    if rescale == VALUE_SPACE:
+        return blend_to_length(o, o_alpha, beta)
+    o_new = blend(o, o_alpha, beta, out=o_alpha)
+    return o_new, None if input_space_ratio is None else input_space_ratio(paired_q, paired_k)
+
+
+def doubled(q: Tensor, k: Tensor, alpha: float | Tensor, tokens: slice = ALL) -> tuple[Tensor, Tensor]:
+    """[q ; k] of the tokens and `skewed_keys`, (B, H, N, 2d) and (B, H, L, 2d): their ordinary attention has the logits M_α."""
+    return torch.cat((q[:, :, tokens], k[:, :, tokens]), dim=-1), skewed_keys(q, k, alpha)
+
+
+def skewed_keys(q: Tensor, k: Tensor, alpha: float | Tensor) -> Tensor:
+    """√2 [c₁ k ; c₂ q], the keys that make ordinary attention of heads of size 2d skewed, (B, H, L, 2d).
+
+    With q' = [q ; k]: q'·k' / √(2d) = (c₁ q·k + c₂ k·q) / √d, one entry of M_α, and no L×L matrix is
+    written. q' stays exact and k' is rounded once. A tensor `alpha` gives each key its own; 1 leaves its logits alone.
+    """
+    d = q.shape[-1]
+    keys = torch.empty(*k.shape[:-1], 2 * d, dtype=k.dtype, device=k.device)
+    torch.mul(k, (1 + alpha) / math.sqrt(2), out=keys[..., :d])
+    torch.mul(q, (1 - alpha) / math.sqrt(2), out=keys[..., d:])
+    return keys
+
+
+def blend(retrieved: Tensor, skewed: Tensor, beta: float | Tensor, out: Tensor | None = None) -> Tensor:
+    """Ξ_new = Ξ + β (Ξ_α − Ξ): with β > 1 an extrapolation past Ξ_α."""
+    return torch.lerp(retrieved, skewed, beta.to(retrieved.dtype) if isinstance(beta, Tensor) else beta, out=out)
+
+
+def blend_to_length(retrieved: Tensor, skewed: Tensor, beta: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Ξ_new, written over Ξ_α, and the ρ that gives it the length of Ξ_α, (…, 1)."""
+    length = norm(skewed)
+    new = blend(retrieved, skewed, beta, out=skewed)
+    return new, ratio(length, norm(new))
+
+
+def ratio(length: Tensor, new: Tensor) -> Tensor:
+    """ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4), from the norms."""
+    return (length / new).clamp_(0.25, 4)
+
+
+def norm(x: Tensor) -> Tensor:
+    """Over the last axis, float32, (…, 1), at least 1e-6."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
+
+
+def adapt(
+    alpha: float, beta: float, eta: Tensor, adaptive: AdaptiveSettings
+) -> tuple[float | Tensor, float | Tensor]:
+    """The adaptive rule: α_eff = 1 + (α−1) η (deviation, the paper's) or α η (scale); β_eff = β (1 − η).
+
+    `eta` is (B, H). Averaged over an image's heads by default: the mean over the whole batch, which
+    the paper takes, would make an image depend on its neighbours. Tensors come back as (B or 1, H or 1, 1, 1).
+    """
+    if adaptive.eta_over == IMAGE:
+        eta = eta.mean(dim=1, keepdim=True)
+    elif adaptive.eta_over == BATCH:
+        eta = eta.mean().reshape(1, 1)
+    eta = eta[..., None, None]
+    if adaptive.alpha:
+        alpha = 1 + (alpha - 1) * eta if adaptive.formula == DEVIATION else alpha * eta
+    if adaptive.beta:
+        beta = beta * (1 - eta)
+    return alpha, beta
+
+
+def products(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """qᵀq, kᵀk and kᵀq, each (B, H, d, d), float32 or wider."""
+    q, k = (t if t.dtype == torch.float64 else t.float() for t in (q, k))
+    return q.mT @ q, k.mT @ k, k.mT @ q
+
+
+def symmetry_index(qq: Tensor, kk: Tensor, kq: Tensor) -> Tensor:
+    """η = (‖M_sym‖² − ‖M_skew‖²) / (‖M_sym‖² + ‖M_skew‖²) in [−1, 1], (B, H), from `products`.
+
+    1 is a symmetric M, −1 a skew one; centred if q and k were. ‖M_sym‖² − ‖M_skew‖² = tr(M²) =
+    tr((kᵀq)²) and ‖M_sym‖² + ‖M_skew‖² = ‖M‖² = tr((qᵀq)(kᵀk)).
+    """
+    trace = (kq * kq.mT).sum((-2, -1))
+    total = (qq * kk).sum((-2, -1))
+    return (trace / total.clamp_min(torch.finfo(torch.float32).tiny)).clamp(-1, 1)

@@ -1,0 +1,33 @@
+"""What is done to one attention call."""
+
+from dataclasses import dataclass
+
+from ..choices import DEVIATION, IMAGE, IMAGE_TOKENS, SCALE, VALUE_SPACE
+
+
+@dataclass(frozen=True)
+class AdaptiveSettings:
+    """How the symmetry index η sets the strength, call by call (see `formula.adapt`)."""
+
+    alpha: bool = True
+    beta: bool = True
+    formula: str = DEVIATION
+    eta_over: str = IMAGE
+
+
+@dataclass(frozen=True)
+class CirculationSettings:
+    """The paper's α and β, and what this pack adds to them."""
+
+    alpha: float
+    beta: float
+    rescale: str = VALUE_SPACE
+    adaptive: AdaptiveSettings | None = None
+    tokens: str = IMAGE_TOKENS
+    factor: float = 1.0  # on α − 1, as a schedule sets it
+
+    @property
+    def off(self) -> bool:
+        """True where the formulas give back the model's own output, whatever q and k are."""
+        follows_eta = self.adaptive is not None and self.adaptive.alpha and self.adaptive.formula == SCALE
+        return self.beta == 0 or self.factor == 0 or (self.alpha == 1 and not follows_eta)

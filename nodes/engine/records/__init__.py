@@ -1,0 +1,1 @@
+"""What a probe measured: the data, its file, its figures and its words."""

@@ -1,0 +1,1 @@
+"""One sampling run: what happens to each attention call, what is seen there, and what is said of it."""

@@ -1,0 +1,241 @@
+"""One sampling run: what happens to each attention call. What is said of it is in `outcome`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..choices import IMAGE_TOKENS, INPUT_SPACE, POSITIVE, VALUE_SPACE
+from ..method.fast.circulate import circulate
+from ..method.fast.measures import measure_input, measure_values
+from ..method.fast.workspace import Workspace
+from ..method.formula import ALL, Applied
+from ..rules.blocks import Address, Block
+from ..rules.plan import Plan, Segment
+from .observer import Observer
+from .outcome import Outcome, Reason
+
+# The rows of a call, and what was applied to them
+Results = list[tuple[slice, Applied | None]]
+
+
+class Call(Protocol):
+    """An attention call of the model, as `comfy.attention_call` gives it."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+    def plain(self) -> Tensor:
+        """The model's own output."""
+
+    def size(self, tensor: Tensor) -> tuple[int, int]:
+        """Rows of the batch and tokens of q, k or v."""
+
+    def heads_of(self, tensor: Tensor) -> Tensor:
+        """q, k or v as (B, H, L, d)."""
+
+    def heads_of_output(self, tensor: Tensor) -> Tensor:
+        """A tensor like the output as (B, H, L, d)."""
+
+    def mask_of(self, rows: slice) -> Tensor | None:
+        """The mask of some rows, broadcastable to (B, H, L, L)."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, workspace: Workspace) -> Tensor:
+        """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
+
+
+@dataclass
+class PendingAttention:
+    """An attention over the image about to be computed, announced by what comes in front of it."""
+
+    address: Address
+    chunks: tuple[tuple[str, object], ...]  # of the batch: branch, and what tells its prompts apart
+    segments: tuple[Segment, ...]
+    observers: tuple[Observer, ...]
+    x: Tensor | None
+    image: slice | None  # those tokens that are the image's, None where that is not known
+
+    def tokens_for(self, choice: str) -> slice:
+        """The tokens that a choice of choices.TOKENS means here."""
+        return self.image if choice == IMAGE_TOKENS else ALL
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether anybody asks for the image's tokens alone."""
+        circulations = (segment.circulation for segment in self.segments if segment.circulation)
+        return any(c.tokens == IMAGE_TOKENS for c in circulations) or any(o.probe.tokens == IMAGE_TOKENS for o in self.observers)
+
+
+class Run:
+    """Created when sampling starts, dropped when it ends.
+
+    `begin_evaluation` is called when the sampler asks the model, `begin_pass` and `end_pass` around each
+    batch of model calls that it takes to answer, `announce` in front of attentions, `attention` by each
+    attention call. `announce` and `attention` read nothing back from the device.
+    """
+
+    def __init__(self, plan: Plan, observers: Sequence[Observer], blocks: Sequence[Block], sigmas: Sequence[float], video: bool):
+        """`blocks` are all of the model, `sigmas` those of the sampler; `video` is for UNets that alternate with time."""
+        self.plan = plan
+        self.observers = tuple(observers)
+        selected = [block for part in (*plan.rules, *(o.probe for o in self.observers)) for block in part.blocks]
+        self.outcome = Outcome(plan, blocks, selected, sigmas)
+        self._video = video
+        self._branches: tuple[str, ...] = ()
+        self._pending: dict[torch.device, PendingAttention | None] = {}
+        self._last_announced: tuple[Address | None, bool] = (None, False)
+        self._workspace = Workspace()
+
+    @property
+    def idle(self) -> bool:
+        """True where nothing can be changed or seen: then nothing is installed at all."""
+        return self.plan.off and not self.observers
+
+    def begin_evaluation(self, sigma: Tensor) -> None:
+        """`sigma` is (B,); read back once, and only where somebody asks."""
+        if self.observers:
+            now = float(sigma.flatten()[0])
+            for observer in self.observers:
+                observer.begin_evaluation(now)
+
+    def begin_pass(self, sigma: Tensor, branches: tuple[str, ...]) -> None:
+        """`branches` says of each condition whether it is positive or negative."""
+        self._branches = branches
+        if self.plan.limited_in_time:
+            self.plan.set_sigma(float(sigma.flatten()[0]))
+        for observer in self.observers:
+            observer.begin_pass()
+
+    def end_pass(self) -> None:
+        """Not called if the pass was cut short."""
+        self.outcome.passes += 1
+
+    def distrust(self) -> None:
+        """The attentions of a model call were other than those of this family: it is no longer known which is which."""
+        self.outcome.distrusted = True
+
+    def announce(
+        self, address: Address | None, device: torch.device, conditions: Sequence[int] = (), prompts: Sequence[object] = (),
+        x: Tensor | None = None, image: slice | None = ALL,
+    ) -> None:  # fmt: skip
+        """An attention comes next on a device; `address` is None for one that is not over the image.
+
+        `conditions` and `prompts` say of each chunk of the batch to which condition and prompt it belongs,
+        x (B, L, C) is what the attention gets where that is known, `image` those of the tokens that are the image's.
+        """
+        unused = self._pending.get(device)
+        if unused is not None:
+            self.outcome.decline(unused.address, Reason.REPLACED)
+        self._pending[device] = None
+        if address is None or self.outcome.distrusted or self._is_temporal(address):
+            return
+        self.outcome.announced.add(address)
+        branches = tuple(self._branches[c] if c < len(self._branches) else POSITIVE for c in conditions)
+        segments = self.plan.segments(address, branches)
+        observers = tuple(observer for observer in self.observers if observer.wants(address))
+        if segments or observers:
+            spaces = {s.circulation.rescale for s in segments if s.circulation} | {o.probe.space for o in observers}
+            x_needed = x if INPUT_SPACE in spaces else None
+            self._pending[device] = PendingAttention(address, tuple(zip(branches, prompts)), segments, observers, x_needed, image)
+
+    def attention(self, call: Call) -> Tensor:
+        """What the model gets in place of the call's own output, in its layout and dtype."""
+        plain = call.plain()
+        pending = self._pending.get(call.q.device)
+        if pending is None:
+            return plain
+        self._pending[call.q.device] = None
+        if reason := self._objection(call, plain, pending):
+            self.outcome.decline(pending.address, reason)
+            return plain
+        out, results = plain, []
+        if pending.segments:
+            self._note_hits(pending)
+            out, results = self._circulated(call, plain, pending)
+        if pending.observers:
+            self._observe(call, out, results, pending)
+        return out
+
+    def _note_hits(self, pending: PendingAttention) -> None:
+        for segment in pending.segments:
+            if segment.circulation:
+                for rule, (branch, _) in zip(segment.rules, pending.chunks[segment.start : segment.stop]):
+                    self.outcome.hit(rule, pending.address, branch)
+
+    def _circulated(self, call: Call, plain: Tensor, pending: PendingAttention) -> tuple[Tensor, Results]:
+        q, k, v = map(call.heads_of, (call.q, call.k, call.v))
+        out = torch.empty_like(plain)
+        plain_heads, out_heads = call.heads_of_output(plain), call.heads_of_output(out)
+        rows_per_chunk = q.shape[0] // len(pending.chunks)
+        results: Results = []
+        for segment in pending.segments:
+            rows = slice(segment.start * rows_per_chunk, segment.stop * rows_per_chunk)
+            applied, tokens = None, slice(0, 0)
+            if segment.circulation is not None:
+                tokens = pending.tokens_for(segment.circulation.tokens)
+                attend = partial(call.attend, rows=rows, queries=tokens, workspace=self._workspace)
+                x, out_rows = None if pending.x is None else pending.x[rows], out_heads[rows, :, tokens]
+                applied = circulate(
+                    q[rows], k[rows], v[rows], plain_heads[rows], attend, segment.circulation, out_rows, self._workspace, x, call.mask_of(rows), tokens
+                )
+            results.append((rows, applied))
+            for others in _outside(tokens):
+                out_heads[rows, :, others] = plain_heads[rows, :, others]
+        return self._finite_or(plain, out), results
+
+    def _finite_or(self, plain: Tensor, out: Tensor) -> Tensor:
+        """Image by image the model's own output where ours is not finite, counted on the device."""
+        good = torch.isfinite(out.sum(tuple(range(1, out.ndim)), keepdim=True, dtype=torch.float32))
+        bad = (~good).sum()
+        self.outcome.add_nonfinite(bad)
+        if out.device.type == "cpu" and not bad:  # which costs nothing to read there
+            return out
+        return torch.where(good, out, plain, out=out)
+
+    def _observe(self, call: Call, out: Tensor, results: Results, pending: PendingAttention) -> None:
+        """Stability of what the model retrieved, after circulation if any acted."""
+        q, k = call.heads_of(call.q), call.heads_of(call.k)
+        measured = {}
+        for space, choice in {(observer.probe.space, observer.probe.tokens) for observer in pending.observers}:
+            if space == VALUE_SPACE:
+                tokens = pending.tokens_for(choice)
+                values = call.heads_of_output(out)[:, :, tokens]
+                measured[space, choice] = measure_values(q[:, :, tokens], k[:, :, tokens], values, self._workspace)
+            else:
+                by_rows = [
+                    measure_input(q[rows], k[rows], pending.x[rows], call.mask_of(rows), self._workspace, applied)
+                    for rows, applied in results or [(slice(None), None)]
+                ]
+                measured[space, choice] = torch.cat(by_rows, dim=1)
+        for observer in pending.observers:
+            observer.see(pending.address, pending.chunks, measured[observer.probe.space, observer.probe.tokens])
+
+    def _is_temporal(self, address: Address) -> bool:
+        """Video UNets announce each address twice in a row, for the frames and then for time."""
+        last, was_temporal = self._last_announced
+        temporal = self._video and address == last and not was_temporal
+        self._last_announced = (address, temporal)
+        return temporal
+
+    @staticmethod
+    def _objection(call: Call, plain: Tensor, pending: PendingAttention) -> Reason | None:
+        if call.size(call.q) != call.size(call.k):
+            return Reason.UNEQUAL
+        if call.q.shape[0] % len(pending.chunks):
+            return Reason.UNEVEN
+        if plain.requires_grad:
+            return Reason.TRAINING
+        if pending.image is None and pending.needs_image:
+            return Reason.NO_IMAGE
+        return None
+
+
+def _outside(tokens: slice) -> Iterator[slice]:
+    """All tokens but these."""
+    if tokens != ALL:
+        yield slice(0, tokens.start)
+        yield slice(tokens.stop, None)
