@@ -4,7 +4,7 @@ from functools import partial
 
 import torch
 from shapes import Shape
-from support import dense, models, others, sampling
+from support import calls, dense, models, others, sampling
 from support.host import engine, patch, probe
 
 import comfy.ldm.modules.attention as attention
@@ -67,22 +67,9 @@ def under(compute, shape: Shape, x, circulation, probed):
     """`compute`, with its attention under a rule or a probe, in the middle of a run."""
     if circulation is None and probed is None:
         return compute
-    block = engine("rules.blocks").Block("input", 1, 0, shape.heads, shape.head_dim)
-    rules = [engine("rules.rule").Rule(circulation, engine("rules.blocks").Selection.parse("all"), (block,))] if circulation else []
-    probes = [engine("run.observer").Probe(probed, 1, (block,), "both", "", engine("records.record").LiveRecord())] if probed else []
-    observers = [engine("run.observer").Observer(each, (1.0, 0.0)) for each in probes]
-    run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
-    run.begin_evaluation(torch.ones(1))
     image = slice(shape.text, shape.tokens) if shape.text else slice(None)
-
-    def override(func, *args, **kwargs):
-        return run.attention(engine("comfy.attention_call").AttentionCall(func, None, args, kwargs))
-
-    def call():
-        run.announce(block.address, x.device, (0,), (0,), x, image)
-        return compute(transformer_options={others.OVERRIDE: override})
-
-    return call
+    site = calls.Site(circulation, probed, image=image, chunks=(0,))
+    return lambda: compute(transformer_options=site.options(x))
 
 
 def measures(shape: Shape, batch: int, device: str) -> dict:

@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import calls, dense, models, others
+from support.errors import change
 from support.host import engine, patch
-from support.sampling import change, sample
+from support.sampling import sample
 
 SPACES = ["value space", "input space (paper)", "off"]
 PLAIN_BACKENDS = ["sub_quad", "split", "pytorch", "basic"]
@@ -42,22 +43,11 @@ def heads_of(tensor, heads):
     return tensor.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def truth(q, k, v, x, heads, dtype=torch.float64, space="value space", mask=None):
-    """The written-out method on the same inputs, computed in `dtype`."""
-    q, k, v = (heads_of(t.to(dtype), heads) for t in (q, k, v))
-    mask = None if mask is None else mask.to(dtype)
-    return dense.circulation(q, k, v, ALPHA, BETA, space, x.to(dtype), mask).transpose(1, 2).flatten(-2)
-
-
-def error(ours, exact):
-    return float((ours.double() - exact).norm() / exact.norm())
-
-
 @pytest.mark.parametrize("space", SPACES[:2])
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_a_unet_gives_the_same_on_every_backend(use, name, space):
     model = models.build(name)
-    reference = sample(dense.replace_self_attention(model, ALPHA, BETA, space), name)
+    reference = sample(dense.written_out(model, ALPHA, BETA, space), name)
     for each in PLAIN_BACKENDS:
         use(backend(each))
         assert change(sample(patch(model, alpha=ALPHA, beta=BETA, rescale=space), name), reference) < 5e-5, each
@@ -73,25 +63,25 @@ def test_a_masked_call_gives_the_same_on_every_backend(name, space, mask):
     q, k, v, x, heads = calls.inputs()
     shape = MASKS[mask]
     mask = None if shape is None else 4 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    out = calls.Site(rescale=space)(backend(name), q, k, v, x, heads=heads, mask=mask)
+    out = calls.site(rescale=space)(backend(name), q, k, v, x, heads=heads, mask=mask)
     wide = mask if mask is None or mask.ndim != 3 else mask.unsqueeze(1)
-    exact = truth(q, k, v, x, heads, space=space, mask=wide)
-    assert error(out, exact) < 3e-6
-    half = calls.Site(rescale=space, branches="positive")(backend(name), q, k, v, x, heads=heads, mask=mask)
+    exact = dense.call(q, k, v, x, heads, space=space, mask=wide)
+    assert change(out, exact) < 3e-6
+    half = calls.site(rescale=space, branches="positive")(backend(name), q, k, v, x, heads=heads, mask=mask)
     assert torch.equal(half[:2], backend(name)(q, k, v, heads=heads, mask=mask)[:2])
-    assert error(half[2:], exact[2:]) < 3e-6
+    assert change(half[2:], exact[2:]) < 3e-6
 
 
 @pytest.mark.parametrize("layout", ["skip_reshape", "skip_output_reshape"])
 @pytest.mark.parametrize("name", PLAIN_BACKENDS)
 def test_calls_with_heads_split_off_already_keep_their_layout(name, layout):
     q, k, v, x, heads = calls.inputs()
-    exact = truth(q, k, v, x, heads)
+    exact = dense.call(q, k, v, x, heads)
     if layout == "skip_reshape":
         q, k, v = (heads_of(t, heads) for t in (q, k, v))
     else:
         exact = heads_of(exact, heads)
-    assert error(calls.Site()(backend(name), q, k, v, x, heads=heads, **{layout: True}), exact) < 3e-6
+    assert change(calls.site()(backend(name), q, k, v, x, heads=heads, **{layout: True}), exact) < 3e-6
 
 
 # Backends with a largest head: ComfyUI's own functions for them, on kernels that compute plainly
@@ -163,7 +153,7 @@ def wide_heads():
 def check(model, kernel, largest_doubled):
     """The kernel computed all that it should, each head size as often as it should, and the image is right."""
     image = sample(patch(model, alpha=ALPHA, beta=BETA), size=8, steps=1)
-    written_out = dense.replace_self_attention(model, ALPHA, BETA)
+    written_out = dense.written_out(model, ALPHA, BETA)
     wanted = Counter()
     for block in engine("comfy.model").patchable_blocks(model):
         if block.head_dim <= kernel.limit:
@@ -197,7 +187,7 @@ def test_another_packs_backend_is_never_given_a_head_that_fused_kernels_refuse(w
 
 def test_a_backend_that_falls_back_and_forgets_the_layout_asked_for(use, monkeypatch):
     model = models.build("sd15")
-    reference = sample(dense.replace_self_attention(model, ALPHA, BETA))
+    reference = sample(dense.written_out(model, ALPHA, BETA))
     # xformers falls back on torch under tracing, in 0.3.75 without passing skip_output_reshape on
     with monkeypatch.context() as patched:
         patched.setattr(torch.jit, "is_scripting", lambda: True)

@@ -4,12 +4,11 @@ The node in newer versions tells the compiler that nothing in transformer_option
 compiled code is right, although our functions and the marks of our blocks travel there.
 """
 
-import comfy_extras.nodes_torch_compile
 import pytest
 import torch
-from comfy.ldm.modules import attention
-from support import models, others
+from support import models
 from support.host import patch
+from support.others import compiled
 from support.sampling import sample
 
 ORDERS = ["compile first", "ours first"]
@@ -19,30 +18,6 @@ CHANGED = dict(alpha=1.5)
 @pytest.fixture(scope="module")
 def model():
     return models.build("sd15", **models.ONE_LEVEL)
-
-
-class Compiler:
-    """Counts the graphs it is given. One object, as a user has one compiler: code is shared by compiler."""
-
-    def __init__(self):
-        self.graphs = 0
-
-    def __call__(self, graph, inputs, **options):
-        self.graphs += 1
-        return graph.forward
-
-
-@pytest.fixture
-def compiler(monkeypatch):
-    monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
-    torch._dynamo.reset()
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):  # instead of giving up compiling
-        yield Compiler()
-    torch._dynamo.reset()
-
-
-def compiled(model, compiler):
-    return others.execute(comfy_extras.nodes_torch_compile.TorchCompileModel, model, backend=compiler)
 
 
 def both(model, order, compiler, **inputs):

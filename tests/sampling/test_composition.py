@@ -17,9 +17,11 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import attention_basic, optimized_attention
 from support import dense, models, others
+from support.errors import change
 from support.host import patch
 from support.models import conditioning
-from support.sampling import change, sample
+from support.sampling import sample
+from support.watch import record
 
 ALPHA, BETA = 1.5, 3.0
 ORDERS = ["theirs first", "ours first"]
@@ -43,7 +45,7 @@ def ours(model, **inputs):
 
 
 def written_out(model, **kwargs):
-    return dense.replace_self_attention(model, ALPHA, BETA, **kwargs)
+    return dense.written_out(model, ALPHA, BETA, **kwargs)
 
 
 def run(model, **kwargs):
@@ -116,24 +118,28 @@ if hasattr(comfy.model_patcher.ModelPatcher, "set_model_optimized_attention"):
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("select", SELECTORS)
 def test_a_backend_selector_computes_every_call_ours_included(model, select, order):
-    calls = others.Calls()
-    backend = calls.backend(attention_basic)
-    both = ours(select(model, backend)) if order == "theirs first" else select(ours(model), backend)
+    computed = []
+
+    def backend(*args, **kwargs):
+        computed.append(None)
+        return attention_basic(*args, **{"_inside_attn_wrapper": True, **kwargs})
+
+    both, calls = record(ours(select(model, backend)) if order == "theirs first" else select(ours(model), backend))
     assert change(run(both), run(written_out(model))) < ROUNDING
-    blocks = 10
-    assert len(calls.own) == 2 * 2 * blocks  # steps × (self and cross)
-    assert len(calls.doubled) == 2 * blocks
-    for call in calls.doubled:
-        heads, tokens, head_dim = call.shape[1:]
-        own = next(own for own in calls.own if own.address == call.address)
-        assert (tokens, heads * head_dim) == (call.keys, 2 * own.shape[-1])
+    steps, blocks = 2, 10
+    assert len(computed) == len(calls) == steps * (2 + 1) * blocks  # self, cross and ours
+    doubled = [call for call in calls if call.doubled]
+    assert len(doubled) == steps * blocks
+    for call in doubled:
+        own = next(own for own in calls if own.block == call.block and not own.doubled)
+        assert (call.shape, call.keys) == ((*own.shape[:3], 2 * own.shape[3]), own.keys)
 
 
 def test_an_override_that_chains_acts_on_the_models_calls_and_on_ours(model):
     """Theirs scales the queries by 1.2, which is what scaling the weights of all queries does."""
 
     def theirs(model):
-        return others.chain(model, others.Calls(), sharper=1.2)
+        return others.chain(model, sharper=1.2)
 
     reference = written_out(model)
     queries = {k: w for k, w in model.model.state_dict().items() if k.endswith("to_q.weight")}
@@ -194,13 +200,7 @@ def test_a_replaced_self_attention_that_passes_its_options_on_is_circulated(mode
         model.set_model_attn1_replace(attention_with_our_options, "middle", 0, 0)
         return model
 
-    def scale_middle(out, extra_options):
-        return 0.8 * out if extra_options["block"] == ("middle", 0) else out
-
-    # the projection behind the attention is linear but for its bias, which is zero in these models
-    reference = written_out(model)
-    reference.set_model_attn1_output_patch(scale_middle)
-    both_together(model, theirs, reference)
+    both_together(model, theirs, theirs(written_out(model)))
     assert "10 of 10 blocks hit" in log.text and "Left alone" not in log.text
 
 
@@ -239,10 +239,7 @@ def tome(model):
 
 @pytest.mark.parametrize("theirs", [hypertile, tome])
 def test_merged_or_tiled_tokens_are_declined_and_the_other_blocks_circulated(model, log, theirs):
-    reference = written_out(model)
-    replaced = reference.model_options["transformer_options"]["patches_replace"]["attn1"]
-    for top_of_the_unet in (("input", 1), ("output", 4), ("output", 5)):
-        del replaced[top_of_the_unet]
-    both_together(model, theirs, theirs(reference))
+    top_of_the_unet = ("input.1.0", "output.4.0", "output.5.0")
+    both_together(model, theirs, theirs(written_out(model, only=lambda block: block not in top_of_the_unet)))
     assert "7 of 10 blocks hit" in log.text
     assert "Left alone in 6 calls at input.1.0, output.4.0, output.5.0: queries and keys differ in number" in log.text

@@ -13,9 +13,11 @@ import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
 from support import dense, models, others
+from support.errors import change
 from support.host import patch
 from support.models import conditioning
-from support.sampling import change, sample
+from support.sampling import sample
+from support.watch import record
 
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4
@@ -31,29 +33,8 @@ def ours(model, **inputs):
     return patch(model, alpha=ALPHA, beta=BETA, **inputs)
 
 
-def written_out(model, *conditions, space="value space", mask=None):
-    """The method in float64 at every self-attention, on these `conditions` of the guider's, or on all."""
-    model = model.clone()
-    seen = {}
-
-    def remember(n, context, value, extra_options):
-        seen["x"] = value.double()
-        return n, context, value
-
-    def attention(q, k, v, extra_options):
-        q, k, v = (t.double().unflatten(-1, (extra_options["n_heads"], -1)).transpose(1, 2) for t in (q, k, v))
-        here = mask if mask is not None and mask.shape[-1] == q.shape[-2] else None
-        plain = dense.circulation(q, k, v, 1.0, 0.0, "off", mask=here)
-        new = dense.circulation(q, k, v, ALPHA, BETA, space, seen["x"], here)
-        chunks = extra_options["cond_or_uncond"]
-        acted = torch.tensor([not conditions or chunk in conditions for chunk in chunks])
-        acted = acted.repeat_interleave(len(q) // len(chunks))
-        return torch.where(acted[:, None, None, None], new, plain).transpose(1, 2).flatten(-2).float()
-
-    model.set_model_attn1_patch(remember)
-    for stage, index in [(stage, index) for stage in ("input", "middle", "output") for index in range(6)]:
-        model.set_model_attn1_replace(attention, stage, index)
-    return model
+def written_out(model, conditions=None, space="value space"):
+    return dense.written_out(model, ALPHA, BETA, space, conditions=conditions)
 
 
 def agree(model, sampling=sample, **kwargs):
@@ -114,10 +95,10 @@ def test_one_branch_alone(model, hooked, branch, condition):
     images = []
     for kwargs in ({}, dict(positive=hooked), dict(positive=conditioning("sd15", 1, tokens=10))):
         images.append(sample(ours(model, branches=branch), **kwargs))
-        assert change(images[-1], sample(written_out(model, condition), **kwargs)) < ROUNDING
+        assert change(images[-1], sample(written_out(model, [condition]), **kwargs)) < ROUNDING
         assert change(images[-1], sample(ours(model), **kwargs)) > VISIBLE
     bands = sample(ours(windows(model), branches=branch))
-    assert change(bands, sample(written_out(windows(model), condition))) < ROUNDING
+    assert change(bands, sample(written_out(windows(model), [condition]))) < ROUNDING
 
 
 def test_context_windows_in_either_order(model):
@@ -144,13 +125,13 @@ def dual_cfg(model):
     return guided(guider)
 
 
-@pytest.mark.parametrize("branch, conditions", [("both", ()), ("negative", (0,)), ("positive", (1, 2))])
+@pytest.mark.parametrize("branch, conditions", [("both", (0, 1, 2)), ("negative", (0,)), ("positive", (1, 2))])
 def test_the_dual_cfg_guider_whose_first_condition_is_the_negative(model, branch, conditions):
     image = dual_cfg(ours(model, branches=branch))
-    assert change(image, dual_cfg(written_out(model, *conditions))) < ROUNDING
+    assert change(image, dual_cfg(written_out(model, conditions))) < ROUNDING
     assert change(image, dual_cfg(model)) > VISIBLE
     bands = dual_cfg(ours(windows(model), branches=branch))
-    assert change(bands, dual_cfg(written_out(windows(model), *conditions))) < ROUNDING
+    assert change(bands, dual_cfg(written_out(windows(model), conditions))) < ROUNDING
 
 
 def test_a_guider_without_a_negative(model):
@@ -170,8 +151,8 @@ if hasattr(comfy_extras.nodes_custom_sampler, "Guider_DualModel"):
     def test_the_dual_model_guider_puts_the_negative_model_under_our_rules_too(model, branch):
         """ComfyUI runs the negative model with the options of the positive one; its own rules never act."""
 
-        calls = others.Calls()
-        positive_model = ours(others.overwrite(model, calls.backend()), branches=branch)
+        recorded, calls = record(model)
+        positive_model = ours(recorded, branches=branch)
         guider = comfy_extras.nodes_custom_sampler.Guider_DualModel(positive_model, models.build("sd15", seed=9))
         texts = {"positive": conditioning("sd15", 1, tokens=77), "negative": conditioning("sd15", 2, tokens=80)}
         guider.set_conds(**texts)
@@ -195,5 +176,4 @@ def test_a_masked_self_attention(model, space):
     for place in (("input", 3), ("output", 2), ("output", 3)):
         theirs.set_model_attn1_replace(masked, *place)
     image = sample(ours(theirs, rescale=space))
-    reference = written_out(model, space=space, mask=mask.double())
-    assert change(image, sample(reference)) < ROUNDING
+    assert change(image, sample(written_out(theirs, space=space))) < ROUNDING

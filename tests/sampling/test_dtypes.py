@@ -6,8 +6,9 @@ import comfy.ldm.modules.attention as attention
 import pytest
 import torch
 from support import calls, dense, models
+from support.errors import assert_rounding_at_most_twice, change
 from support.host import patch
-from support.sampling import change, sample
+from support.sampling import sample
 
 SPACES = ["value space", "input space (paper)", "off"]
 BACKENDS = ["sub_quad", "split", "pytorch", "basic"]
@@ -24,26 +25,16 @@ def backend(name):
     return getattr(attention, f"attention_{name}")
 
 
-def written_out(q, k, v, x, heads, dtype, space="value space", alpha=ALPHA):
-    q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    return dense.circulation(q, k, v, alpha, BETA, space, x.to(dtype)).transpose(1, 2).flatten(-2)
-
-
-def error(out, exact):
-    return float((out.double() - exact).norm() / exact.norm())
-
-
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_rounding_is_at_most_twice_that_of_the_plain_formula(dtype, name, space):
     for seed, tokens, head_dim in ((0, 64, 40), (1, 256, 64), (2, 30, 160)):
         *tensors, heads = calls.inputs(tokens=tokens, head_dim=head_dim, scale=1.0, dtype=dtype, seed=seed)
-        exact = written_out(*tensors, heads, torch.float64, space)
-        plainly = error(written_out(*tensors, heads, dtype, space), exact)
-        out = calls.Site(rescale=space)(backend(name), *tensors, heads=heads)
+        exact, plain = (dense.call(*tensors, heads, precision, space=space) for precision in (torch.float64, dtype))
+        out = calls.site(rescale=space)(backend(name), *tensors, heads=heads)
         assert out.dtype == dtype
-        assert error(out, exact) <= 2 * plainly
+        assert_rounding_at_most_twice(out, plain, exact)
 
 
 @pytest.mark.parametrize("name", BACKENDS)
@@ -53,25 +44,20 @@ def test_the_same_holds_for_the_image_among_other_tokens(dtype, name):
     *tensors, heads = calls.inputs(tokens=256, head_dim=64, scale=1.0, dtype=dtype)
     image = torch.zeros(256, dtype=torch.bool)
     image[70:230] = True
-
-    def plainly(dtype):
-        q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in tensors[:3])
-        return dense.circulation_within(q, k, v, ALPHA, BETA, image).transpose(1, 2).flatten(-2)
-
-    exact = plainly(torch.float64)
-    out = calls.Site(image=slice(70, 230))(backend(name), *tensors, heads=heads)
+    exact, plain = (dense.call(*tensors, heads, precision, image=image) for precision in (torch.float64, dtype))
+    out = calls.site(image=slice(70, 230))(backend(name), *tensors, heads=heads)
     assert out.dtype == dtype
-    assert error(out, exact) <= 2 * error(plainly(dtype), exact)
+    assert_rounding_at_most_twice(out, plain, exact)
     assert torch.equal(out[:, ~image], backend(name)(*tensors[:3], heads=heads)[:, ~image])
 
 
 def test_values_whose_norm_overflows_float16_are_rescaled_all_the_same():
     q, k, v, x, heads = calls.inputs(tokens=64, head_dim=64, dtype=torch.float16)
     v = (1.5e4 * v).clamp(-3e4, 3e4)
-    out = calls.Site(alpha=1.05)(backend("pytorch"), q, k, v, x, heads=heads)
-    exact = written_out(q, k, v, x, heads, torch.float64, alpha=1.05)
+    out = calls.site(alpha=1.05)(backend("pytorch"), q, k, v, x, heads=heads)
+    exact = dense.call(q, k, v, x, heads, alpha=1.05)
     assert exact.unflatten(-1, (heads, -1)).norm(dim=-1).max() > torch.finfo(torch.float16).max
-    assert error(out, exact) < 2e-3
+    assert change(out, exact) < 2e-3
 
 
 @pytest.mark.parametrize("name", ["sub_quad", "split", "basic"])
@@ -79,11 +65,11 @@ def test_the_models_own_attn_precision_holds_for_our_call_too(name):
     """Products that overflow float16 and do not in float32, as those of SD 2.1."""
     q, k, v, x, heads = calls.inputs(tokens=32, head_dim=64, dtype=torch.float16)
     q, k = 120 * q, 120 * k
-    out = calls.Site()(backend(name), q, k, v, x, heads=heads, attn_precision=torch.float32)
+    out = calls.site()(backend(name), q, k, v, x, heads=heads, attn_precision=torch.float32)
     plain = backend(name)(q, k, v, heads=heads, attn_precision=torch.float32)
     assert torch.isfinite(out).all()
-    assert error(out, plain.double()) > 1e-2, "it fell back to the model's own output"
-    assert error(out, written_out(q, k, v, x, heads, torch.float64)) < 5e-3
+    assert change(out, plain.double()) > 1e-2, "it fell back to the model's own output"
+    assert change(out, dense.call(q, k, v, x, heads)) < 5e-3
 
 
 FORMATS = {
@@ -103,7 +89,7 @@ def test_models_in_every_number_format(name, number_format, log):
     kwargs = dict(name=name, cfg=1.5, size=8, steps=1)  # random weights grow faster than trained ones: float16 is narrow
     model = models.build(name, **FORMATS[number_format])
     image = sample(patch(model, alpha=1.2), **kwargs)
-    reference = sample(dense.replace_self_attention(model, 1.2, 3.0), **kwargs)
+    reference = sample(dense.written_out(model, 1.2, 3.0), **kwargs)
     compute = FORMATS[number_format].get("compute", FORMATS[number_format]["dtype"])
     assert torch.isfinite(image).all()
     assert change(image, reference) < (1e-4 if compute == torch.float32 else 0.5 * change(image, sample(model, **kwargs)))
@@ -115,7 +101,7 @@ def test_models_in_every_number_format(name, number_format, log):
 
 def test_a_result_that_overflows_is_the_models_own_for_that_image_alone(log):
     q, k, v, x, heads = calls.inputs(dtype=torch.float16)
-    run = calls.Site()
+    run = calls.site()
     sound = run(backend("pytorch"), q, k, v, x, heads=heads)
     large = v.clone()
     large[1] = large[1].sign() * 6e4  # finite as it is, but not when extrapolated

@@ -7,9 +7,10 @@ import pytest
 import safetensors.torch
 import torch
 from support import models, transformers
+from support.errors import change
 from support.host import PACK, ROOT, comfy_nodes, engine, node, patch, probe
-from support.sampling import change
 from support.transformers import build, sample
+from support.watch import watch
 
 patchable_blocks = engine("comfy.model").patchable_blocks
 FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
@@ -118,8 +119,7 @@ def test_heads_are_those_of_the_calls(name):
             found[attention.block] = attention.q.shape[1], attention.q.shape[3]
 
     model = build(name)
-    with transformers.watched(model, name, see) as clone:
-        sample(clone, name, steps=1)
+    sample(watch(model, see, name), name, steps=1)
     assert found == {str(block): (block.heads, block.head_dim) for block in patchable_blocks(model)}
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from support.host import patch
 from support.models import build, conditioning
-from support.recorder import KEY
 from support.sampling import sample
+from support.watch import watch
 
 RANGES = [(0.0, 0.4), (0.3, 0.7), (0.55, 1.0), (0.0, 1.0), (1 / 3, 1 / 3), (2 / 3, 1.0)]
 
@@ -18,20 +18,17 @@ def flow(model):
 
 def evaluations(model, start, end, **kwargs):
     """For each model evaluation: (sigma, whether we acted, whether core ran a prompt with that range)."""
-    model = model.clone()
     seen: dict[int, dict] = {}
     steps = []
 
-    def recorder(func, q, *args, **kwargs):
-        entry = seen.setdefault(len(steps), {"acted": False, "sigma": float(kwargs["transformer_options"]["sigmas"][0])})
-        entry["acted"] |= q.ndim == 4
-        return func(q, *args, **kwargs)
+    def see(attention, plain):
+        seen[len(steps)]["acted"] |= attention.doubled
 
     def count(executor, *args, **kwargs):
         steps.append(None)
         return executor(*args, **kwargs)
 
-    model.model_options["transformer_options"][KEY] = recorder
+    model = watch(model, see)
     model.add_wrapper_with_key("predict_noise", "test", count)
 
     def note_conditions(apply_model, options):

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import models
+from support.errors import change
 from support.host import engine, node, patch
-from support.sampling import change, sample
+from support.sampling import sample
 
 schedule = engine("rules.schedule")
 Schedule = schedule.Schedule

@@ -9,6 +9,7 @@ from support.golden import golden, named
 from support.host import engine, patch, probe
 from support.models import build
 from support.sampling import sample
+from support.watch import watch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 stability, record, workspace = engine("method.fast.measures"), engine("records.record"), engine("method.fast.workspace").Workspace()
@@ -96,37 +97,28 @@ def test_the_coupling_of_the_published_algorithm_gives_the_same():
 
 
 def observed(model, name, space, rule):
-    """What a written-out probe sees in each self-attention of a one-step run: {address: (5, rows)}."""
-    seen, x = {}, {}
+    """What a written-out probe sees in each self-attention of a one-step run: {block: (5, rows)}."""
+    alpha, beta, rescale = rule
+    measured = {}
 
-    def remember(n, context, value, extra_options):
-        x["x"] = value
-        return n, context, value
-
-    def replaced(q, k, v, extra_options):
-        q, k, v = (t.unflatten(-1, (extra_options["n_heads"], -1)).transpose(1, 2).double() for t in (q, k, v))
-        inputs = x["x"].double()
-        alpha, beta, rescale = rule
-        out = dense.circulation(q, k, v, alpha, beta, rescale, inputs)
-        pattern = out
+    def see(attention, plain):
+        if attention.block is None:
+            return None
+        q, k, v, x = (t.double() for t in (attention.q, attention.k, attention.v, attention.x))
+        out = pattern = dense.circulation(q, k, v, alpha, beta, rescale, x)
         if space == "input space (paper)":
             m = dense.logits(q, k)
             symmetric, skew = dense.split(m)
             p, p_alpha = m.softmax(-1), (symmetric + alpha * skew).softmax(-1)
             new = p @ v + beta * (p_alpha @ v - p @ v)
             rho = dense.rescale(p_alpha @ v, new)  # value space: the rule's own
-            xs = inputs.unsqueeze(1)
+            xs = x.unsqueeze(1)
             pattern = rho * (p @ xs + beta * (p_alpha @ xs - p @ xs))
-        seen[(*extra_options["block"], extra_options["block_index"])] = dense.measures(q, k, pattern)
-        return out.transpose(1, 2).flatten(-2).to(x["x"].dtype)
+        measured[attention.block] = dense.measures(q, k, pattern)
+        return out
 
-    model = model.clone()
-    model.set_model_attn1_patch(remember)
-    for part in ("input", "middle", "output"):
-        for index in range(20):
-            model.set_model_attn1_replace(replaced, part, index)
-    sample(model, name, steps=1, batch=2)
-    return seen
+    sample(watch(model, see), name, steps=1, batch=2)
+    return measured
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -141,7 +133,7 @@ def test_a_record_holds_what_the_model_retrieved(space, rule):
     assert run.values.shape == (5, 1, len(run.info.blocks), 2, 2)
     for position, block in enumerate(engine("comfy.model").patchable_blocks(model)):
         assert run.info.blocks[position] == str(block)
-        negative_then_positive = expected[block.address].float().unflatten(1, (2, 2))
+        negative_then_positive = expected[str(block)].float().unflatten(1, (2, 2))
         for branch, rows in enumerate((negative_then_positive[:, 1], negative_then_positive[:, 0])):
             torch.testing.assert_close(run.values[:, 0, position, branch], rows, rtol=2e-3, atol=2e-3)
 

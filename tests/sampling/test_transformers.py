@@ -10,14 +10,13 @@ from unittest import mock
 
 import comfy.patcher_extension
 import comfy_extras.nodes_slg
-import comfy_extras.nodes_torch_compile
 import pytest
 import torch
-from comfy.ldm.modules import attention
 from support import dense, others, transformers
+from support.errors import change
 from support.host import engine, patch, probe
-from support.sampling import change
-from support.transformers import conditioning, image_positions, sample, watched
+from support.transformers import conditioning, sample
+from support.watch import image_positions, record, watch
 
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4  # the fast path against the written-out one, relative, over a whole run
@@ -37,8 +36,7 @@ def circulated(model, **inputs):
 
 
 def written_out(model, name, image=None, adapt=None, only=None, **kwargs):
-    with watched(model, name, dense.written_out(ALPHA, BETA, image, adapt, only)) as clone:
-        return sample(clone, name, **kwargs)
+    return sample(dense.written_out(model, ALPHA, BETA, name=name, image=image, adapt=adapt, only=only), name, **kwargs)
 
 
 def where_the_image_is(name, changed={}, **kwargs):
@@ -76,14 +74,9 @@ def test_the_adaptive_node_computes_the_written_out_formula(name, tokens, over):
 
 
 def calls_of(base, name, **kwargs):
-    """Every attention call that reaches a backend in a run, as (block, queries, keys, size of heads), in order."""
-    calls = []
-
-    def see(attention, plain):
-        calls.append((attention.block, attention.q.shape[2], attention.k.shape[2], attention.q.shape[3]))
-
-    together = mock.patch.object(engine("method.fast.chunks"), "MAX_ELEMENTS_CPU", 2**40)  # one call of ours, not one for some heads each
-    with together, watched(base, name, see) as clone:
+    """Every attention call that reaches a backend in a run, in order, and the result."""
+    clone, calls = record(base, name)
+    with mock.patch.object(engine("method.fast.chunks"), "MAX_ELEMENTS_CPU", 2**40):  # one call of ours, not one for some heads each
         out = sample(kwargs.pop("then", lambda model: model)(clone), name, **kwargs)
     return calls, out
 
@@ -91,13 +84,12 @@ def calls_of(base, name, **kwargs):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_all_blocks_are_reported_once_each_as_they_run_and_no_other_call_is_touched(name):
     """For both texts, which differ in length: each in a call of its own, or padded and together."""
-    plain, untouched = calls_of(model(name), name)
+    plain, _ = calls_of(model(name), name)
     found, _ = calls_of(model(name), name, then=circulated)
-    size = engine("comfy.model").patchable_blocks(model(name))[0].head_dim
-    assert [call for call in found if call[3] != 2 * size] == plain
-    assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
+    assert [call for call in found if not call.doubled] == plain
+    assert [call.block for call in found if call.doubled] == [call.block for call in plain if call.block]
     blocks = [str(block) for block in engine("comfy.model").patchable_blocks(model(name))]
-    run = [block for block, *_ in plain if block]
+    run = [call.block for call in plain if call.block]
     assert run == blocks * (len(run) // len(blocks))
 
 
@@ -113,9 +105,9 @@ def test_off_is_bit_identical_and_costs_no_call(name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_only_the_selected_blocks_are_touched(name):
     blocks = [str(block) for block in engine("comfy.model").patchable_blocks(model(name))]
-    assert_written_out(name, dict(blocks=blocks[-1]), only={blocks[-1]})
+    assert_written_out(name, dict(blocks=blocks[-1]), only=blocks[-1].__eq__)
     half = {block for position, block in enumerate(blocks) if position + 0.5 < len(blocks) / 2}
-    assert_written_out(name, dict(blocks="0%-50%"), only=half)
+    assert_written_out(name, dict(blocks="0%-50%"), only=half.__contains__)
 
 
 # Where the image is
@@ -251,9 +243,8 @@ def test_blocks_are_still_told_apart_where_skip_layer_guidance_skips_some(name):
         )
 
     plain, _ = calls_of(theirs(model(name)), name)
-    size = engine("comfy.model").patchable_blocks(model(name))[0].head_dim
     found, one = calls_of(theirs(model(name)), name, then=circulated)
-    assert [call[0] for call in found if call[3] == 2 * size] == [block for block, *_ in plain if block]
+    assert [call.block for call in found if call.doubled] == [call.block for call in plain if call.block]
     assert torch.equal(one, sample(theirs(circulated(model(name))), name))
     assert change(one, written_out(theirs(model(name)), name, where_the_image_is(name))) < ROUNDING
 
@@ -300,27 +291,14 @@ def test_branches():
     assert change(touched["negative"], both["negative"]) < 1e-5 < change(touched["negative"], untouched["negative"])
 
 
-class Compiler:
-    def __init__(self):
-        self.graphs = 0
-
-    def __call__(self, graph, inputs, **options):
-        self.graphs += 1
-        return graph.forward
-
-
 @pytest.mark.parametrize("name", ["flux", "sd3", "hidream"])  # blocks named by ComfyUI, marked by us, and counted
-def test_a_compiled_model_gives_the_same_and_honours_new_settings(name, monkeypatch):
-    monkeypatch.setattr(attention, "optimized_attention", attention.attention_pytorch)
-    torch._dynamo.reset()
-    compiler = Compiler()
-    shared = others.execute(comfy_extras.nodes_torch_compile.TorchCompileModel, model(name), backend=compiler)
+def test_a_compiled_model_gives_the_same_and_honours_new_settings(name, compiler):
+    shared = others.compiled(model(name), compiler)
     if name != "hidream":  # it takes no argument that would tell it that we came
         assert change(sample(shared, name), sample(model(name), name)) < 1e-6
     for inputs in (dict(), dict(alpha=1.2), dict(tokens="all"), dict(branches="negative")):
         assert change(sample(circulated(shared, **inputs), name), sample(circulated(model(name), **inputs), name)) < 1e-6
     assert compiler.graphs
-    torch._dynamo.reset()
 
 
 # The probe
@@ -335,12 +313,11 @@ def measured(name, image):
             return
         q, k, out = (t.double() for t in (attention.q, attention.k, plain))
         within = slice(None) if image is None else image[q.shape[2]]
-        rows = dense.measures(q[:, :, within], k[:, :, within], out[:, :, within]).chunk(len(attention.text), dim=1)
-        for branch, values in zip(attention.text, rows):
+        rows = dense.measures(q[:, :, within], k[:, :, within], out[:, :, within]).chunk(len(attention.conditions), dim=1)
+        for branch, values in zip(attention.conditions, rows):
             found.setdefault((attention.block, branch), values)
 
-    with watched(model(name), name, see) as clone:
-        sample(clone, name, steps=1, batch=2)
+    sample(watch(model(name), see, name), name, steps=1, batch=2)
     return found
 
 

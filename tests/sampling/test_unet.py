@@ -6,10 +6,11 @@ import comfy_extras.nodes_custom_sampler as custom_sampler
 import pytest
 import torch
 from support import dense
+from support.errors import change
 from support.host import engine, patch
 from support.models import build, conditioning
-from support.recorder import record
-from support.sampling import change, sample
+from support.sampling import sample
+from support.watch import record
 
 UNETS = ["sd15", "sd20", "sdxl", "refiner", "ssd1b"]
 SPACES = ["value space", "input space (paper)", "off"]
@@ -20,7 +21,7 @@ SPACES = ["value space", "input space (paper)", "off"]
 def test_every_self_attention_computes_the_written_out_formula(name, space):
     model = build(name)
     ours = sample(patch(model, alpha=1.2, beta=3, rescale=space), name)
-    truth = sample(dense.replace_self_attention(model, 1.2, 3, space), name)
+    truth = sample(dense.written_out(model, 1.2, 3, space), name)
     untouched = sample(model, name)
     assert change(ours, truth) < 1e-4 < 1e-2 < change(truth, untouched)
 
@@ -31,36 +32,36 @@ def test_the_adaptive_node_computes_the_written_out_formula(over, formula):
     model = build("sdxl")
     ours = sample(patch(model, "CirculationAdaptive", alpha=1.5, beta=3, formula=formula, eta_over=over), "sdxl")
     adapt = {"over": over, "formula": formula}
-    truth = sample(dense.replace_self_attention(model, 1.5, 3, adapt=adapt), "sdxl")
+    truth = sample(dense.written_out(model, 1.5, 3, adapt=adapt), "sdxl")
     assert change(ours, truth) < 1e-4
 
 
+# Where the small models attend, in execution order: depths 1, 1, 1 with one in the middle; and 0, 2, 1 with two
+SD15 = ["input.1.0", "input.3.0", "input.5.0", "middle.0.0", *(f"output.{index}.0" for index in range(6))]
+SDXL = ["input.3.0", "input.3.1", "input.5.0", "middle.0.0", "middle.0.1",
+        "output.0.0", "output.1.0", "output.2.0", "output.2.1", "output.3.0", "output.3.1"]  # fmt: skip
+BLOCKS = {"sd15": SD15, "sd20": SD15, "sdxl": SDXL, "refiner": SDXL, "ssd1b": [block for block in SDXL if "middle" not in block]}
+
+
 @pytest.mark.parametrize("blocks, chosen", [
-    ("input", lambda address: address[0] == "input"),
-    ("!middle", lambda address: address[0] != "middle"),
-    ("output.2-3.1", lambda address: address[0] == "output" and address[2] == 1),
+    ("input", ["input.3.0", "input.3.1", "input.5.0"]),
+    ("!middle", BLOCKS["ssd1b"]),
+    ("output.2-3.1", ["output.2.1", "output.3.1"]),
 ])  # fmt: skip
 def test_only_the_selected_blocks_are_touched(blocks, chosen):
     model = build("sdxl")
-    there = engine("comfy.model").patchable_blocks(model)
-    wanted = {block.address for block in there if chosen(block.address)} & {
-        block.address for block in engine("rules.blocks").Selection.parse(blocks).of(there)
-    }
     recorded, calls = record(model)
     ours = sample(patch(recorded, alpha=1.3, blocks=blocks), "sdxl")
-    assert {call.address for call in calls if call.doubled} == wanted
-
-    def only(extra_options):
-        return (*extra_options["block"], extra_options["block_index"]) in wanted
-
-    assert change(ours, sample(dense.replace_self_attention(model, 1.3, 3, only=only), "sdxl")) < 1e-4
+    assert {call.block for call in calls if call.doubled} == set(chosen)
+    assert change(ours, sample(dense.written_out(model, 1.3, 3, only=chosen.__contains__), "sdxl")) < 1e-4
 
 
 @pytest.mark.parametrize("name", UNETS)
 def test_blocks_are_listed_once_each_in_execution_order(name):
     model, calls = record(build(name))
     sample(patch(model, alpha=1.3), name, steps=1)
-    assert [call.address for call in calls if call.doubled] == [b.address for b in engine("comfy.model").patchable_blocks(model)]
+    assert [call.block for call in calls if call.doubled] == BLOCKS[name]
+    assert [str(block) for block in engine("comfy.model").patchable_blocks(model)] == BLOCKS[name]
 
 
 OFF = [
@@ -111,10 +112,6 @@ def test_the_later_rule_wins_where_both_match():
     model = build("sd15")
     twice = patch(patch(model, alpha=1.5), alpha=1.1, blocks="input")
     recorded = sample(twice)
-
-    def is_input(extra_options):
-        return extra_options["block"][0] == "input"
-
     once = patch(patch(model, alpha=1.1, blocks="input"), alpha=1.5, blocks="!input")
     assert torch.equal(recorded, sample(once))
     assert not torch.equal(recorded, sample(patch(patch(model, alpha=1.1, blocks="input"), alpha=1.5)))

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from support import dense
+from support.errors import change
 from support.host import engine, patch
 from support.models import build, conditioning
-from support.recorder import record
-from support.sampling import change, sample
+from support.sampling import sample
+from support.watch import record
 
 
 def video(model, frames, seed=0, **kwargs):
@@ -30,14 +31,14 @@ def test_attention_over_the_image_is_affected_and_over_time_is_not(frames, monke
     model, calls = record(build("svd"))
     ours = video(patch(model, alpha=1.5), frames, steps=1)
     spatial = [call for call in calls if call.doubled]
-    assert [c.address for c in spatial] == list(dict.fromkeys(c.address for c in calls))
+    assert [c.block for c in spatial] == list(dict.fromkeys(c.block for c in calls if c.block))
     assert {call.shape[0] for call in spatial} == {2 * frames}
 
     turns = []
 
-    def only(extra_options):
+    def only(block):
         turns.append(None)
         return len(turns) % 2 == 1
 
-    truth = video(dense.replace_self_attention(model, 1.5, 3, only=only), frames, steps=1)
+    truth = video(dense.written_out(model, 1.5, 3, only=only), frames, steps=1)
     assert change(ours, truth) < 1e-4 < 1e-2 < change(ours, video(model, frames, steps=1))

@@ -3,33 +3,44 @@
 import torch
 
 from .host import engine
-from .others import OVERRIDE
-
-probe, record = engine("run.observer"), engine("records.record")
+from .watch import KEY
 
 CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
 
 
-class Site:
-    """A self-attention of a made-up UNet in the middle of a run."""
+def run_for_one_call(block, circulation=None, probed=None, branches="both"):
+    """A run of one step, in the middle of it, with a rule, or a probe that measures in the space `probed`, or both, at one block."""
+    probe, record = engine("run.observer"), engine("records.record")
+    rules = [] if circulation is None else [engine("rules.rule").Rule(circulation, engine("rules.blocks").Selection.parse("all"), (block,), branches=branches)]
+    probes = [] if probed is None else [probe.Probe(probed, 1, (block,), "both", "", record.LiveRecord())]
+    observers = [probe.Observer(each, (1.0, 0.0)) for each in probes]
+    run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
+    run.begin_evaluation(torch.ones(1))
+    run.begin_pass(torch.ones(1), ("positive", "negative"))
+    return run
 
-    def __init__(self, alpha=1.5, beta=3.0, rescale="value space", branches="both", previous=None, image=slice(None), adaptive=None, probed=None):
-        block = engine("rules.blocks").Block("middle", 0, 0, 0, 0)
-        circulation = engine("method.settings").CirculationSettings(alpha, beta, rescale, adaptive)
-        selection = engine("rules.blocks").Selection.parse("all")
-        rule = engine("rules.rule").Rule(circulation, selection, (block,), branches=branches)
-        self.block, self.previous, self.image = block, previous, image
-        observers = [] if probed is None else [probe.Observer(probe.Probe(probed, 1, (block,), "both", "", record.LiveRecord()), (1.0, 0.0))]
-        self.run = engine("run.run").Run(engine("rules.plan").Plan([rule], None), observers, [block], [1.0, 0.0], video=False)
-        self.run.begin_evaluation(torch.ones(1))
-        self.run.begin_pass(torch.ones(1), ("positive", "negative"))
+
+class Site:
+    """A self-attention of a made-up UNet in the middle of a run. `chunks` are the conditions of its batch's rows."""
+
+    def __init__(self, circulation, probed=None, branches="both", previous=None, image=slice(None), chunks=CHUNKS):
+        self.block = engine("rules.blocks").Block("middle", 0, 0, 0, 0)
+        self.run = run_for_one_call(self.block, circulation, probed, branches)
+        self.previous, self.image, self.chunks = previous, image, chunks
 
     def __call__(self, backend, q, k, v, x, **kwargs):
         """The call a UNet makes: q, k, v and x are (B, L, C), `backend` as ComfyUI's modules hold it."""
-        self.run.announce(self.block.address, x.device, CHUNKS, CHUNKS, x, self.image)
+        return backend(q, k, v, transformer_options=self.options(x), **kwargs)
+
+    def options(self, x):
+        """What the next call is to be given as transformer_options. It is announced with this."""
+        self.run.announce(self.block.address, x.device, self.chunks, self.chunks, x, self.image)
         call = engine("comfy.attention_call").AttentionCall
-        options = {OVERRIDE: lambda func, *args, **kw: self.run.attention(call(func, self.previous, args, kw))}
-        return backend(q, k, v, transformer_options=options, **kwargs)
+        return {KEY: lambda func, *args, **kwargs: self.run.attention(call(func, self.previous, args, kwargs))}
+
+
+def site(alpha=1.5, beta=3.0, rescale="value space", adaptive=None, **kwargs):
+    return Site(engine("method.settings").CirculationSettings(alpha, beta, rescale, adaptive), **kwargs)
 
 
 def inputs(rows=4, heads=2, tokens=24, head_dim=8, scale=1.5, dtype=torch.float32, seed=0):

@@ -6,6 +6,8 @@ it is given: float64 makes it the oracle, float16 the plain path whose rounding 
 
 import torch
 
+from .watch import watch
+
 
 def logits(q, k):
     return q @ k.mT / q.shape[-1] ** 0.5
@@ -27,11 +29,16 @@ def rescale(target, new):
     return ratio.clamp(0.25, 4)
 
 
-def circulation(q, k, v, alpha, beta, space="value space", x=None, mask=None):
-    """(B, H, L, d). alpha and beta are numbers or broadcast to (B, H, 1, 1)."""
+def circulation(q, k, v, alpha, beta, space="value space", x=None, mask=None, image=None):
+    """(B, H, L, d). alpha and beta are numbers or broadcast to (B, H, 1, 1).
+
+    `image`, (L,) of bools, says which tokens are the image's: only the block of M of their rows and columns is changed.
+    """
     m = logits(q, k)
     symmetric, skew = split(m)
     m_alpha = symmetric + alpha * skew
+    if image is not None:
+        m_alpha = torch.where(image[:, None] & image[None, :], m_alpha, m)
     if mask is not None:
         m, m_alpha = m + mask, m_alpha + mask
     p, p_alpha = m.softmax(-1), m_alpha.softmax(-1)
@@ -42,19 +49,6 @@ def circulation(q, k, v, alpha, beta, space="value space", x=None, mask=None):
         x = x.unsqueeze(1)
         return new * rescale(p_alpha @ x, p @ x + beta * (p_alpha @ x - p @ x))
     return new
-
-
-def circulation_within(q, k, v, alpha, beta, image, mask=None):
-    """(B, H, L, d) in value space, with only the block of M of the image's rows and columns changed; `image` is (L,) of bools."""
-    m = logits(q, k)
-    among = image[:, None] & image[None, :]
-    symmetric, skew = split(m)
-    m_alpha = torch.where(among, symmetric + alpha * skew, m)
-    if mask is not None:
-        m, m_alpha = m + mask, m_alpha + mask
-    own, changed = m.softmax(-1) @ v, m_alpha.softmax(-1) @ v
-    new = own + beta * (changed - own)
-    return new * rescale(changed, new)
 
 
 def adaptive(q, k, alpha, beta, over="image", formula="deviation", adapt_alpha=True, adapt_beta=True):
@@ -72,52 +66,33 @@ def adaptive(q, k, alpha, beta, over="image", formula="deviation", adapt_alpha=T
     return alpha, beta
 
 
-def replace_self_attention(model, alpha, beta, space="value space", adapt=None, dtype=torch.float64, only=None):
-    """A clone of a UNet MODEL in which every self-attention (or those `only` names) is written out.
+def written_out(model, alpha, beta, space="value space", name=None, image=None, adapt=None, only=None, conditions=None, dtype=torch.float64):
+    """A clone of the MODEL in which every attention over the image is written out, `name` as for `watch`.
 
-    `only(extra_options)` says whether a call is replaced; the others compute plain attention, also
-    written out. `adapt` holds keyword arguments of `adaptive`.
-    """
-    model = model.clone()
-    seen = {}
-
-    def remember(n, context, value, extra_options):
-        seen["x"] = value
-        return n, context, value
-
-    def written_out(q, k, v, extra_options):
-        heads = extra_options["n_heads"]
-        q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2).to(dtype) for t in (q, k, v))
-        if only is None or only(extra_options):
-            a, b = (alpha, beta) if adapt is None else adaptive(q, k, alpha, beta, **adapt)
-            out = circulation(q, k, v, a, b, space, seen["x"].to(dtype))
-        else:
-            out = logits(q, k).softmax(-1) @ v
-        return out.transpose(1, 2).flatten(-2).to(seen["x"].dtype)
-
-    model.set_model_attn1_patch(remember)
-    for part in ("input", "middle", "output"):
-        for index in range(20):
-            model.set_model_attn1_replace(written_out, part, index)
-    return model
-
-
-def written_out(alpha, beta, image=None, adapt=None, only=None, dtype=torch.float64):
-    """For `transformers.watched`: what takes the place of each attention over the image, or of those in `only`.
-
-    `image` says for each number of tokens which of them are the image's; without it all are changed.
+    Those with more keys than queries are left alone. `only(block)` says which blocks are changed, `conditions` which of the
+    guider's, `image` for each number of tokens which are the image's. `adapt` holds keyword arguments of `adaptive`.
     """
 
     def see(attention, plain):
-        if attention.block is None or (only is not None and attention.block not in only):
-            return None
         q, k, v = (t.to(dtype) for t in (attention.q, attention.k, attention.v))
-        tokens = q.shape[2]
-        within = torch.ones(tokens, dtype=torch.bool) if image is None else image[tokens]
-        a, b = (alpha, beta) if adapt is None else adaptive(q[:, :, within], k[:, :, within], alpha, beta, **adapt)
-        return circulation_within(q, k, v, a, b, within, attention.mask)
+        if attention.block is None or q.shape[:3] != k.shape[:3] or only is not None and not only(attention.block):
+            return None
+        here = None if image is None else image[q.shape[2]]
+        over = slice(None) if here is None else here
+        a, b = (alpha, beta) if adapt is None else adaptive(q[:, :, over], k[:, :, over], alpha, beta, **adapt)
+        new = circulation(q, k, v, a, b, space, None if attention.x is None else attention.x.to(dtype), attention.mask, here)
+        acted = torch.tensor([conditions is None or condition in conditions for condition in attention.conditions])
+        acted = acted.repeat_interleave(len(q) // len(acted))
+        return torch.where(acted[:, None, None, None], new, plain.to(dtype))
 
-    return see
+    return watch(model, see, name)
+
+
+def call(q, k, v, x, heads, dtype=torch.float64, alpha=1.5, beta=3.0, space="value space", mask=None, image=None):
+    """The output of one call, (B, L, C) as q, k, v and x are, computed in `dtype`."""
+    q, k, v, x, mask = (None if t is None else t.to(dtype) for t in (q, k, v, x, mask))
+    q, k, v = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
+    return circulation(q, k, v, alpha, beta, space, x, mask, image).transpose(1, 2).flatten(-2)
 
 
 def centred(t):

@@ -1,14 +1,13 @@
-"""What other people's nodes do to a MODEL, and a record of the attention calls that reach a backend."""
+"""What other people's nodes do to a MODEL."""
 
 import comfy.cldm.cldm
 import comfy.controlnet
 import comfy.sd
+import comfy_extras.nodes_torch_compile
 import torch
-from comfy.ldm.modules import attention
 
 from .models import CONFIGS, fill
-from .recorder import KEY as OVERRIDE
-from .recorder import Seen
+from .watch import KEY
 
 
 def execute(node, *args, **kwargs):
@@ -20,54 +19,41 @@ def execute(node, *args, **kwargs):
     return getattr(out, "result", out)[0]
 
 
-class Calls(list):
-    """Each attention call of a UNet that reached a backend, in order."""
-
-    def note(self, q, k, *args, **kwargs):
-        to = kwargs.get("transformer_options") or {}
-        address = (*to["block"], to["block_index"]) if "block" in to else None
-        self.append(Seen(address, tuple(q.shape), k.shape[-2], tuple(to.get("cond_or_uncond", ()))))
-
-    def backend(self, function=attention.attention_sub_quad):
-        """An attention function that notes its calls and then computes `function`."""
-
-        def noting(*args, **kwargs):
-            self.note(*args, **kwargs)
-            kwargs.setdefault("_inside_attn_wrapper", True)
-            return function(*args, **kwargs)
-
-        return noting
-
-    @property
-    def doubled(self):
-        return [call for call in self if call.doubled]
-
-    @property
-    def own(self):
-        return [call for call in self if not call.doubled]
-
-
 def overwrite(model, backend):
     """As KJNodes' backend selectors do: the previous override and `func` are ignored."""
     model = model.clone()
-    model.model_options["transformer_options"][OVERRIDE] = lambda func, *args, **kwargs: backend(*args, **kwargs)
+    model.model_options["transformer_options"][KEY] = lambda func, *args, **kwargs: backend(*args, **kwargs)
     return model
 
 
-def chain(model, calls, sharper=1.0):
+def chain(model, sharper):
     """As well-behaved packs do: whatever was there before is called in the end. Scales the queries."""
     model = model.clone()
     options = model.model_options["transformer_options"]
-    previous = options.get(OVERRIDE)
+    previous = options.get(KEY)
 
     def override(func, q, *args, **kwargs):
-        calls.note(q, *args, **kwargs)
         if previous is not None:
             return previous(func, q * sharper, *args, **kwargs)
         return func(q * sharper, *args, **kwargs)
 
-    options[OVERRIDE] = override
+    options[KEY] = override
     return model
+
+
+class Compiler:
+    """A backend of torch.compile that counts its graphs and runs them as they are. One object is one compiler: code is shared by compiler."""
+
+    def __init__(self):
+        self.graphs = 0
+
+    def __call__(self, graph, inputs, **options):
+        self.graphs += 1
+        return graph.forward
+
+
+def compiled(model, compiler):
+    return execute(comfy_extras.nodes_torch_compile.TorchCompileModel, model, backend=compiler)
 
 
 def lora(model, strength=0.5, seed=5):

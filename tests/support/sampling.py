@@ -45,8 +45,3 @@ def sample(
             seed=seed,
             **kwargs,
         )
-
-
-def change(a: torch.Tensor, b: torch.Tensor) -> float:
-    """‖a − b‖ / ‖b‖."""
-    return float((a - b).norm() / b.norm())

@@ -1,11 +1,7 @@
-"""Small transformers with random weights, built by ComfyUI's own classes, and where their attentions are.
-
-Nothing here is shared with the engine: calls are told apart by hooks on the modules that make them.
-"""
+"""Small transformers with random weights, built by ComfyUI's own classes, and where their attentions are."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +16,6 @@ import comfy.supported_models
 import torch
 
 from . import models
-from .recorder import KEY
 
 
 @dataclass(frozen=True)
@@ -52,147 +47,49 @@ def fitting(params: type, config: dict) -> dict:
 
 
 FLUX = dict(
-    image_model="flux",
-    in_channels=16,
-    out_channels=16,
-    vec_in_dim=32,
-    context_in_dim=32,
-    hidden_size=64,
-    mlp_ratio=2.0,
-    num_heads=2,
-    depth=2,
-    depth_single_blocks=2,
-    axes_dim=[8, 12, 12],
-    theta=10000,
-    patch_size=2,
-    qkv_bias=True,
-    guidance_embed=True,
-    txt_ids_dims=[],
-)
+    image_model="flux", in_channels=16, out_channels=16, vec_in_dim=32, context_in_dim=32, hidden_size=64, mlp_ratio=2.0, num_heads=2, depth=2,
+    depth_single_blocks=2, axes_dim=[8, 12, 12], theta=10000, patch_size=2, qkv_bias=True, guidance_embed=True, txt_ids_dims=[],
+)  # fmt: skip
 FLUX2 = dict(
-    FLUX,
-    image_model="flux2",
-    in_channels=128,
-    out_channels=128,
-    vec_in_dim=None,
-    axes_dim=[8, 8, 8, 8],
-    patch_size=1,
-    qkv_bias=False,
-    ops_bias=False,
-    global_modulation=True,
-    mlp_silu_act=True,
-    default_ref_method="index",
-    txt_ids_dims=[3],
-)
-CHROMA = {key: value for key, value in FLUX.items() if key not in ("guidance_embed",)}
+    FLUX, image_model="flux2", in_channels=128, out_channels=128, vec_in_dim=None, axes_dim=[8, 8, 8, 8], patch_size=1, qkv_bias=False,
+    ops_bias=False, global_modulation=True, mlp_silu_act=True, default_ref_method="index", txt_ids_dims=[3],
+)  # fmt: skip
+CHROMA = {key: value for key, value in FLUX.items() if key != "guidance_embed"}
 CHROMA.update(image_model="chroma", in_channels=64, out_channels=64, in_dim=64, out_dim=64, hidden_dim=64, n_layers=1, vec_in_dim=None)
 RADIANCE = dict(
-    CHROMA,
-    image_model="chroma_radiance",
-    in_channels=3,
-    out_channels=3,
-    patch_size=16,
-    nerf_hidden_size=16,
-    nerf_mlp_ratio=2,
-    nerf_depth=1,
-    nerf_max_freqs=4,
-    nerf_tile_size=0,
-    nerf_final_head_type="conv",
-    nerf_embedder_dtype=torch.float32,
-    use_x0=False,
-    use_sequential_txt_ids=False,
-)
+    CHROMA, image_model="chroma_radiance", in_channels=3, out_channels=3, patch_size=16, nerf_hidden_size=16, nerf_mlp_ratio=2, nerf_depth=1,
+    nerf_max_freqs=4, nerf_tile_size=0, nerf_final_head_type="conv", nerf_embedder_dtype=torch.float32, use_x0=False, use_sequential_txt_ids=False,
+)  # fmt: skip
 HUNYUAN = {key: value for key, value in FLUX.items() if key != "txt_ids_dims"}
 HUNYUAN.update(
-    image_model="hunyuan_video",
-    patch_size=[1, 2, 2],
-    byt5=False,
-    meanflow=False,
-    use_cond_type_embedding=False,
-    vision_in_dim=None,
-    meanflow_sum=False,
-)
+    image_model="hunyuan_video", patch_size=[1, 2, 2], byt5=False, meanflow=False, use_cond_type_embedding=False, vision_in_dim=None, meanflow_sum=False,
+)  # fmt: skip
 LUMINA = dict(
-    image_model="lumina2",
-    patch_size=2,
-    in_channels=16,
-    dim=64,
-    cap_feat_dim=32,
-    n_layers=2,
-    n_refiner_layers=1,
-    qk_norm=True,
-    n_heads=2,
-    n_kv_heads=1,
-    axes_dims=[8, 12, 12],
-    axes_lens=[300, 512, 512],
-    rope_theta=10000.0,
-    ffn_dim_multiplier=1.0,
-    multiple_of=32,
-)
+    image_model="lumina2", patch_size=2, in_channels=16, dim=64, cap_feat_dim=32, n_layers=2, n_refiner_layers=1, qk_norm=True, n_heads=2,
+    n_kv_heads=1, axes_dims=[8, 12, 12], axes_lens=[300, 512, 512], rope_theta=10000.0, ffn_dim_multiplier=1.0, multiple_of=32,
+)  # fmt: skip
 Z_IMAGE = dict(
-    LUMINA,
-    dim=256,
-    n_heads=4,
-    n_kv_heads=4,
-    axes_dims=[16, 24, 24],
-    rope_theta=256.0,
-    z_image_modulation=True,
-    time_scale=1000.0,
+    LUMINA, dim=256, n_heads=4, n_kv_heads=4, axes_dims=[16, 24, 24], rope_theta=256.0, z_image_modulation=True, time_scale=1000.0,
     pad_tokens_multiple=32,
-)
+)  # fmt: skip
 WAN = dict(
-    image_model="wan2.1",
-    model_type="t2v",
-    dim=48,
-    out_dim=16,
-    num_heads=2,
-    ffn_dim=64,
-    num_layers=2,
-    patch_size=(1, 2, 2),
-    freq_dim=32,
-    window_size=(-1, -1),
-    qk_norm=True,
-    cross_attn_norm=True,
-    eps=1e-6,
-    in_dim=16,
-    text_dim=32,
-)
+    image_model="wan2.1", model_type="t2v", dim=48, out_dim=16, num_heads=2, ffn_dim=64, num_layers=2, patch_size=(1, 2, 2), freq_dim=32,
+    window_size=(-1, -1), qk_norm=True, cross_attn_norm=True, eps=1e-6, in_dim=16, text_dim=32,
+)  # fmt: skip
 COSMOS = dict(
-    max_img_h=64,
-    max_img_w=64,
-    max_frames=16,
-    in_channels=16,
-    out_channels=16,
-    patch_spatial=2,
-    patch_temporal=1,
-    concat_padding_mask=True,
-    model_channels=64,
-    num_blocks=2,
-    num_heads=2,
-    mlp_ratio=2.0,
-    crossattn_emb_channels=32,
-    pos_emb_cls="rope3d",
-    pos_emb_learnable=False,
-    pos_emb_interpolation="crop",
-    use_adaln_lora=True,
-    adaln_lora_dim=16,
-)
-
+    max_img_h=64, max_img_w=64, max_frames=16, in_channels=16, out_channels=16, patch_spatial=2, patch_temporal=1, concat_padding_mask=True,
+    model_channels=64, num_blocks=2, num_heads=2, mlp_ratio=2.0, crossattn_emb_channels=32, pos_emb_cls="rope3d", pos_emb_learnable=False,
+    pos_emb_interpolation="crop", use_adaln_lora=True, adaln_lora_dim=16,
+)  # fmt: skip
 OMNIGEN2 = dict(
-    patch_size=2,
-    in_channels=16,
-    hidden_size=64,
-    num_layers=2,
-    num_refiner_layers=1,
-    num_attention_heads=2,
-    num_kv_heads=1,
-    multiple_of=32,
-    axes_dim_rope=(8, 12, 12),
-    axes_lens=(300, 512, 512),
-)
+    patch_size=2, in_channels=16, hidden_size=64, num_layers=2, num_refiner_layers=1, num_attention_heads=2, num_kv_heads=1, multiple_of=32,
+    axes_dim_rope=(8, 12, 12), axes_lens=(300, 512, 512),
+)  # fmt: skip
+DIFFUSERS = dict(num_layers=2, attention_head_dim=32, num_attention_heads=2)
 
 DOUBLE_AND_SINGLE = {"double_blocks": ("double", 1), "single_blocks": ("single", 1)}
 MAIN_LAYERS = {"layers": ("layer", 1)}
+LAYERS = {"blocks": ("layer", 1)}
 
 
 def llama(tokens, generator):
@@ -211,18 +108,9 @@ FAMILIES: dict[str, Small] = {
     "sd3": Small(
         "SD3",
         dict(
-            in_channels=16,
-            patch_size=2,
-            out_channels=16,
-            depth=2,
-            input_size=None,
-            adm_in_channels=32,
+            in_channels=16, patch_size=2, out_channels=16, depth=2, input_size=None, adm_in_channels=32, num_patches=64 * 64, pos_embed_max_size=64,
             context_embedder_config={"target": "torch.nn.Linear", "params": {"in_features": 32, "out_features": 128}},
-            num_patches=64 * 64,
-            pos_embed_max_size=64,
-            pos_embed_scaling_factor=None,
-            qk_norm="rms",
-            x_block_self_attn_layers=[0],
+            pos_embed_scaling_factor=None, qk_norm="rms", x_block_self_attn_layers=[0],
         ),
         (16, 16, 12),
         {"joint_blocks": ("double", 2)},
@@ -241,53 +129,26 @@ FAMILIES: dict[str, Small] = {
     "hunyuan_video": Small("HunyuanVideo", fitting(hunyuan.HunyuanVideoParams, HUNYUAN), (16, 2, 8, 12), DOUBLE_AND_SINGLE, pooled=32),
     "hunyuan_image": Small(
         "HunyuanImage21",
-        fitting(
-            hunyuan.HunyuanVideoParams,
-            dict(HUNYUAN, patch_size=[2, 2], in_channels=64, out_channels=64, axes_dim=[16, 16], vec_in_dim=None, guidance_embed=False),
-        ),
+        fitting(hunyuan.HunyuanVideoParams, dict(
+            HUNYUAN, patch_size=[2, 2], in_channels=64, out_channels=64, axes_dim=[16, 16], vec_in_dim=None, guidance_embed=False,
+        )),
         (64, 16, 12),
         DOUBLE_AND_SINGLE,
     ),
     "qwen": Small(
         "QwenImage",
-        dict(
-            image_model="qwen_image",
-            in_channels=64,
-            num_layers=2,
-            attention_head_dim=32,
-            num_attention_heads=2,
-            joint_attention_dim=32,
-            axes_dims_rope=(8, 12, 12),
-        ),
+        dict(DIFFUSERS, image_model="qwen_image", in_channels=64, joint_attention_dim=32, axes_dims_rope=(8, 12, 12)),
         (16, 1, 16, 12),
         {"transformer_blocks": ("double", 1)},
     ),
     "lumina2": Small("Lumina2", LUMINA, (16, 16, 12), MAIN_LAYERS),
     "z_image": Small("ZImage", Z_IMAGE, (16, 16, 12), MAIN_LAYERS),
-    "omnigen2": Small(
-        "Omnigen2",
-        dict(OMNIGEN2, image_model="omnigen2", text_feat_dim=32),
-        (16, 16, 12),
-        MAIN_LAYERS,
-        extra=unmasked,
-    ),
+    "omnigen2": Small("Omnigen2", dict(OMNIGEN2, image_model="omnigen2", text_feat_dim=32), (16, 16, 12), MAIN_LAYERS, extra=unmasked),
     "hidream": Small(
         "HiDream",
         dict(
-            image_model="hidream",
-            patch_size=2,
-            in_channels=16,
-            out_channels=16,
-            num_layers=2,
-            num_single_layers=2,
-            attention_head_dim=32,
-            num_attention_heads=2,
-            caption_channels=[32, 32],
-            text_emb_dim=32,
-            num_routed_experts=2,
-            num_activated_experts=1,
-            axes_dims_rope=(8, 12, 12),
-            max_resolution=(32, 32),
+            DIFFUSERS, image_model="hidream", patch_size=2, in_channels=16, out_channels=16, num_single_layers=2, caption_channels=[32, 32],
+            text_emb_dim=32, num_routed_experts=2, num_activated_experts=1, axes_dims_rope=(8, 12, 12), max_resolution=(32, 32),
             llama_layers=[0, 1, 2, 3, 3],
         ),
         (16, 16, 12),
@@ -295,23 +156,13 @@ FAMILIES: dict[str, Small] = {
         pooled=32,
         extra=llama,
     ),
-    "wan": Small("WAN21_T2V", WAN, (16, 2, 8, 12), {"blocks": ("layer", 1)}),
-    "wan_i2v": Small("WAN21_I2V", dict(WAN, model_type="i2v", in_dim=36), (16, 2, 8, 12), {"blocks": ("layer", 1)}, extra=first_frame),
-    "wan_vace": Small(
-        "WAN21_Vace", dict(WAN, model_type="vace", vace_layers=1, vace_in_dim=96), (16, 2, 8, 12), {"blocks": ("layer", 1)}
-    ),
-    "wan_camera": Small("WAN21_Camera", dict(WAN, model_type="camera", in_dim=32), (16, 2, 8, 12), {"blocks": ("layer", 1)}, extra=first_frame),
+    "wan": Small("WAN21_T2V", WAN, (16, 2, 8, 12), LAYERS),
+    "wan_i2v": Small("WAN21_I2V", dict(WAN, model_type="i2v", in_dim=36), (16, 2, 8, 12), LAYERS, extra=first_frame),
+    "wan_vace": Small("WAN21_Vace", dict(WAN, model_type="vace", vace_layers=1, vace_in_dim=96), (16, 2, 8, 12), LAYERS),
+    "wan_camera": Small("WAN21_Camera", dict(WAN, model_type="camera", in_dim=32), (16, 2, 8, 12), LAYERS, extra=first_frame),
     "ltxv": Small(
         "LTXV",
-        dict(
-            image_model="ltxv",
-            in_channels=128,
-            cross_attention_dim=64,
-            attention_head_dim=32,
-            num_attention_heads=2,
-            caption_channels=32,
-            num_layers=2,
-        ),
+        dict(DIFFUSERS, image_model="ltxv", in_channels=128, cross_attention_dim=64, caption_channels=32),
         (128, 3, 4, 6),
         {"transformer_blocks": ("layer", 1)},
         extra=unmasked,
@@ -319,23 +170,10 @@ FAMILIES: dict[str, Small] = {
     "mochi": Small(
         "GenmoMochi",
         dict(
-            image_model="mochi_preview",
-            depth=2,
-            patch_size=2,
-            num_heads=2,
-            hidden_size_x=48,
-            hidden_size_y=32,
+            image_model="mochi_preview", depth=2, patch_size=2, num_heads=2, hidden_size_x=48, hidden_size_y=32, mlp_ratio_y=2.0,
             mlp_ratio_x=256.0,  # the width is fixed
-            mlp_ratio_y=2.0,
-            learn_sigma=False,
-            in_channels=12,
-            qk_norm=True,
-            qkv_bias=False,
-            use_t5=True,
-            t5_feat_dim=32,
-            t5_token_length=16,
-            posenc_preserve_area=True,
-            timestep_scale=1000.0,
+            learn_sigma=False, in_channels=12, qk_norm=True, qkv_bias=False, use_t5=True, t5_feat_dim=32, t5_token_length=16,
+            posenc_preserve_area=True, timestep_scale=1000.0,
         ),
         (12, 2, 8, 12),
         {"blocks": ("double", 1)},
@@ -344,87 +182,44 @@ FAMILIES: dict[str, Small] = {
     "cosmos": Small(
         "CosmosT2V",
         dict(COSMOS, image_model="cosmos", block_config="FA-CA-MLP", block_x_format="THWBD", affline_emb_norm=True,
-             extra_per_block_abs_pos_emb=True, extra_per_block_abs_pos_emb_type="learnable"),  # fmt: skip
+             extra_per_block_abs_pos_emb=True, extra_per_block_abs_pos_emb_type="learnable"),
         (16, 2, 8, 12),
-        {"blocks": ("layer", 1)},
+        LAYERS,
     ),
-    "predict2": Small("CosmosT2IPredict2", dict(COSMOS, image_model="cosmos_predict2"), (16, 1, 8, 12), {"blocks": ("layer", 1)}),
+    "predict2": Small("CosmosT2IPredict2", dict(COSMOS, image_model="cosmos_predict2"), (16, 1, 8, 12), LAYERS),
     # Those that came to ComfyUI later
-    "anima": Small("Anima", dict(COSMOS, image_model="anima"), (16, 1, 8, 12), {"blocks": ("layer", 1)}),
+    "anima": Small("Anima", dict(COSMOS, image_model="anima"), (16, 1, 8, 12), LAYERS),
     "boogu": Small(
         "Boogu",
-        dict(
-            OMNIGEN2,
-            image_model="boogu",
-            num_double_stream_layers=2,
-            instruction_feat_dim=32,
-        ),
+        dict(OMNIGEN2, image_model="boogu", num_double_stream_layers=2, instruction_feat_dim=32),
         (16, 16, 12),
         {"double_stream_layers": ("double", 2), "single_stream_layers": ("single", 1)},
         extra=unmasked,
     ),
     "cogvideox": Small(
         "CogVideoX_T2V",
-        dict(
-            image_model="cogvideox",
-            num_attention_heads=2,
-            attention_head_dim=32,
-            in_channels=16,
-            out_channels=16,
-            time_embed_dim=64,
-            text_embed_dim=32,
-            num_layers=2,
-            use_rotary_positional_embeddings=True,
-        ),
+        dict(DIFFUSERS, image_model="cogvideox", in_channels=16, out_channels=16, time_embed_dim=64, text_embed_dim=32,
+             use_rotary_positional_embeddings=True),
         (16, 2, 8, 12),
-        {"blocks": ("layer", 1)},
+        LAYERS,
     ),
     "ideogram4": Small(
         "Ideogram4",
-        dict(
-            image_model="ideogram4",
-            in_channels=128,
-            num_layers=2,
-            num_attention_heads=2,
-            attention_head_dim=32,
-            intermediate_size=64,
-            adaln_dim=32,
-            llm_features_dim=32,
-            mrope_section=(6, 5, 5),
-        ),
+        dict(DIFFUSERS, image_model="ideogram4", in_channels=128, intermediate_size=64, adaln_dim=32, llm_features_dim=32, mrope_section=(6, 5, 5)),
         (128, 8, 6),
-        {"layers": ("layer", 1)},
+        MAIN_LAYERS,
     ),
     "joyimage": Small(
         "JoyImage",
-        dict(
-            image_model="joyimage",
-            patch_size=[1, 2, 2],
-            in_channels=16,
-            hidden_size=64,
-            num_attention_heads=2,
-            text_dim=32,
-            num_layers=2,
-            mlp_width_ratio=2.0,
-            rope_dim_list=[8, 12, 12],
-        ),
+        dict(image_model="joyimage", patch_size=[1, 2, 2], in_channels=16, hidden_size=64, num_attention_heads=2, text_dim=32, num_layers=2,
+             mlp_width_ratio=2.0, rope_dim_list=[8, 12, 12]),
         (16, 1, 16, 12),
         {"double_blocks": ("double", 1)},
     ),
     "kandinsky5": Small(
         "Kandinsky5",
-        dict(
-            image_model="kandinsky5",
-            in_text_dim=32,
-            in_text_dim2=32,
-            time_dim=32,
-            model_dim=64,
-            ff_dim=64,
-            visual_embed_dim=132,
-            num_text_blocks=1,
-            num_visual_blocks=2,
-            axes_dims=(8, 12, 12),
-        ),
+        dict(image_model="kandinsky5", in_text_dim=32, in_text_dim2=32, time_dim=32, model_dim=64, ff_dim=64, visual_embed_dim=132,
+             num_text_blocks=1, num_visual_blocks=2, axes_dims=(8, 12, 12)),
         (16, 2, 8, 12),
         {"visual_transformer_blocks": ("layer", 1)},
         pooled=32,
@@ -437,50 +232,25 @@ FAMILIES: dict[str, Small] = {
     ),
     "lens": Small(
         "Lens",
-        dict(
-            image_model="lens",
-            in_channels=128,
-            out_channels=32,
-            num_layers=2,
-            attention_head_dim=32,
-            num_attention_heads=2,
-            enc_hidden_dim=16,
-            axes_dims_rope=(8, 12, 12),
-            selected_layer_index=(0, 1),
-        ),
+        dict(DIFFUSERS, image_model="lens", in_channels=128, out_channels=32, enc_hidden_dim=16, axes_dims_rope=(8, 12, 12),
+             selected_layer_index=(0, 1)),
         (128, 8, 6),
         {"transformer_blocks": ("double", 1)},
     ),
     "mage_flow": Small(
         "MageFlow",
-        dict(
-            image_model="mage_flow",
-            num_layers=2,
-            attention_head_dim=32,
-            num_attention_heads=2,
-            joint_attention_dim=32,
-            axes_dims_rope=(8, 12, 12),
-        ),
+        dict(DIFFUSERS, image_model="mage_flow", joint_attention_dim=32, axes_dims_rope=(8, 12, 12)),
         (128, 8, 6),
         {"transformer_blocks": ("double", 1)},
     ),
     "pixeldit": Small(
         "PixelDiTT2I",
-        dict(
-            image_model="pixeldit",
-            num_groups=2,
-            hidden_size=64,
-            pixel_hidden_size=4,
-            pixel_attn_hidden_size=64,
-            pixel_num_groups=2,
-            patch_depth=2,
-            pixel_depth=1,
-            txt_embed_dim=32,
-        ),
+        dict(image_model="pixeldit", num_groups=2, hidden_size=64, pixel_hidden_size=4, pixel_attn_hidden_size=64, pixel_num_groups=2,
+             patch_depth=2, pixel_depth=1, txt_embed_dim=32),
         (3, 64, 48),
         {"patch_blocks": ("double", 1), "pixel_blocks": ("pixel", 1)},
     ),
-}
+}  # fmt: skip
 
 
 def build(name: str, **changed):
@@ -520,103 +290,3 @@ def sample(model, name: str, *, steps=2, cfg=4.0, batch=1, seed=0, positive=None
             seed=seed,
             **kwargs,
         )
-
-
-@dataclass(frozen=True)
-class Attention:
-    """One attention call as the model makes it, with its tensors split in heads."""
-
-    block: str | None  # our name of it, None where it is not over the image
-    q: torch.Tensor  # (B, H, N, d)
-    k: torch.Tensor
-    v: torch.Tensor
-    mask: torch.Tensor | None  # broadcastable to (B, H, N, N)
-    options: dict
-
-    @property
-    def text(self) -> int:
-        """What tells the conditions apart."""
-        return tuple(self.options["cond_or_uncond"])
-
-
-def split(q, k, v, heads, mask=None, skip_reshape=False, enable_gqa=False):
-    """(q, k, v) as (B, H, N, d), each query head with its own keys."""
-    if not skip_reshape:
-        head_dim = q.shape[-1] // heads
-        q, k, v = (t.reshape(*t.shape[:2], -1, head_dim).transpose(1, 2) for t in (q, k, v))
-    k, v = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (k, v))
-    if mask is not None:
-        mask = mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
-    return q, k, v, mask
-
-
-@contextlib.contextmanager
-def watched(model, name: str, see=lambda attention, plain: None):
-    """A clone of the MODEL whose every attention call is shown to `see` with its output, (B, H, N, d).
-
-    What `see` returns, if anything, takes the place of the output. Which call is whose is told by
-    hooks on the modules. What is installed on the clone afterwards comes before this.
-    """
-    small, running = FAMILIES[name], []
-
-    def enter(labels):
-        def hook(*_):
-            running.append([labels, []])  # and the sizes of the heads of the calls so far
-
-        return hook
-
-    def leave(*_):
-        running.pop()
-
-    handles = []
-    for path, (stage, own) in small.own.items():
-        held = model.model.diffusion_model.get_submodule(path)
-        for index, module in enumerate(held.children()):
-            several = own > 1 and (not hasattr(module, "x_block") or module.x_block.x_block_self_attn)
-            labels = [f"{stage}.{index}.{turn}" for turn in range(own)] if several else [f"{stage}.{index}"]
-            handles.append(module.register_forward_pre_hook(enter(labels)))
-            handles.append(module.register_forward_hook(leave))
-
-    def override(func, q, k, v, heads, *args, **kwargs):
-        options = kwargs["transformer_options"]
-        out = func(q, k, v, heads, *args, **kwargs)
-        mask = kwargs.get("mask", args[0] if args else None)
-        *qkv, mask = split(q, k, v, heads, mask, kwargs.get("skip_reshape", False))
-        block = None
-        if running:
-            labels, sizes = running[-1]
-            if not sizes or qkv[0].shape[-1] == sizes[0]:  # Circulation's own calls have larger heads
-                sizes.append(qkv[0].shape[-1])
-            block = labels[len(sizes) - 1] if len(sizes) <= len(labels) else None
-        plain = out if kwargs.get("skip_output_reshape") else out.unflatten(-1, (heads, -1)).transpose(1, 2)
-        new = see(Attention(block, *qkv, mask, options), plain)
-        if new is None:
-            return out
-        new = new.to(out.dtype)
-        return new if kwargs.get("skip_output_reshape") else new.transpose(1, 2).flatten(-2)
-
-    clone = model.clone()
-    clone.model_options["transformer_options"][KEY] = override
-    try:
-        yield clone
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def image_positions(model, name: str, **kwargs) -> dict[int, torch.Tensor]:
-    """Which tokens of the first attention hold the image, by their number: those that differ when the noise does."""
-
-    def queries(seed):
-        found = {}
-
-        def see(attention, plain):
-            if attention.block and attention.q.shape[2] not in found:
-                found[attention.q.shape[2]] = attention.q
-
-        with watched(model, name, see) as clone:
-            sample(clone, name, steps=1, seed=seed, **kwargs)
-        return found
-
-    one, other = queries(0), queries(1)
-    return {tokens: (one[tokens] != other[tokens]).any(-1).any(1).any(0) for tokens in one}

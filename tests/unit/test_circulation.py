@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import dense
+from support.errors import assert_rounding_at_most_twice, change
 from support.golden import golden, named
 from support.host import engine
 
@@ -24,10 +25,6 @@ def circulated(q, k, v, setting, x=None, mask=None, attend=F.scaled_dot_product_
     return out
 
 
-def error(ours, truth):
-    return float((ours.double() - truth.double()).norm() / truth.double().norm())
-
-
 def heads(*shape, dtype=torch.float64, seed=0, scale=1.5):
     generator = torch.Generator().manual_seed(seed)
     return tuple((scale * torch.randn(*shape, generator=generator, dtype=torch.float64)).to(dtype) for _ in range(3))
@@ -41,7 +38,7 @@ ADAPTIVE = [(case, setting) for case in golden.cases for setting in case["adapti
 def test_input_space_is_the_authors_static_rule(case, setting):
     x, q, k, v = golden.qkv(case)
     ours = circulated(q, k, v, CirculationSettings(setting["alpha"], setting["beta"], choices.INPUT_SPACE), x)
-    assert error(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
+    assert change(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
 
 
 @pytest.mark.parametrize("case, setting", ADAPTIVE, ids=named)
@@ -52,7 +49,7 @@ def test_input_space_is_the_authors_adaptive_rule(case, setting):
     ours = circulated(
         q, k, v, CirculationSettings(setting["alpha"], setting["beta"], choices.INPUT_SPACE, adaptive), x
     )
-    assert error(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
+    assert change(ours.transpose(1, 2).flatten(-2), golden.output(case, setting["key"])) < 1e-5
 
 
 @pytest.mark.parametrize("case", golden.cases, ids=named)
@@ -66,7 +63,7 @@ def test_golden_settings_differ_from_each_other():
     for case in golden.cases:
         outputs = [golden.output(case, setting["key"]) for setting in case["static"]]
         for i, one in enumerate(outputs):
-            assert all(error(one, other) > 1e-3 for other in outputs[i + 1 :])
+            assert all(change(one, other) > 1e-3 for other in outputs[i + 1 :])
 
 
 def symmetry_index(q, k):
@@ -91,7 +88,7 @@ def test_float32_adds_no_rounding_worth_naming(alpha, beta, space, shape, seed):
     truth = dense.circulation(q, k, v, alpha, beta, space)
     q, k, v = q.float(), k.float(), v.float()
     ours = circulated(q, k, v, CirculationSettings(alpha, beta, space), attend=exact)
-    assert error(ours, truth) < 1e-6
+    assert change(ours, truth) < 1e-6
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -113,8 +110,8 @@ def test_float32_equals_the_written_out_formula(alpha, beta, space, shape, maske
     attention = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     single = [None if t is None else t.float() for t in (q, k, v, x, mask)]
     ours = circulated(*single[:3], CirculationSettings(alpha, beta, space), *single[3:])
-    rounding = error(F.scaled_dot_product_attention(*single[:3], attn_mask=single[4]), attention)
-    assert error(ours, truth) <= max(1e-6, 2 * (1 + 2 * beta) * rounding)
+    rounding = change(F.scaled_dot_product_attention(*single[:3], attn_mask=single[4]), attention)
+    assert change(ours, truth) <= max(1e-6, 2 * (1 + 2 * beta) * rounding)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -127,7 +124,7 @@ def test_half_precision_rounds_no_worse_than_the_written_out_formula(dtype, alph
     plain = dense.circulation(q, k, v, alpha, beta, space, x)
     ours = circulated(q, k, v, CirculationSettings(alpha, beta, space), x)
     assert ours.dtype == dtype
-    assert error(ours, truth) <= 2 * error(plain, truth)
+    assert_rounding_at_most_twice(ours, plain, truth)
 
 
 @pytest.mark.parametrize("over", [choices.IMAGE, choices.HEAD, choices.BATCH])
@@ -144,7 +141,7 @@ def test_adaptive_rule_equals_the_written_out_formula(over, formula, which, dtyp
 
     truth = written_out(*(t.double() for t in (q, k, v)))
     ours = circulated(q, k, v, CirculationSettings(1.5, 3, choices.VALUE_SPACE, adaptive))
-    assert error(ours, truth) <= max(1e-6, 2 * error(written_out(q, k, v), truth))
+    assert_rounding_at_most_twice(ours, written_out(q, k, v), truth, negligible=1e-6)
 
 
 def test_eta_of_an_image_ignores_its_neighbours():
@@ -154,7 +151,7 @@ def test_eta_of_an_image_ignores_its_neighbours():
         setting = CirculationSettings(1.5, 3, choices.VALUE_SPACE, AdaptiveSettings(eta_over=over))
         alone = circulated(q[1:2], k[1:2], v[1:2], setting)
         together = circulated(q, k, v, setting)[1:2]
-        assert (error(together, alone) < 1e-6) == independent
+        assert (change(together, alone) < 1e-6) == independent
 
 
 @pytest.mark.parametrize("alpha, adaptive, off", [

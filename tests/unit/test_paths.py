@@ -4,6 +4,7 @@ import comfy.ldm.modules.attention as attention
 import pytest
 import torch
 from support import calls, dense, memory
+from support.errors import assert_rounding_at_most_twice, change
 from support.host import engine
 
 choices, chunks, tiles = engine("choices"), engine("method.fast.chunks"), engine("method.fast.tiles")
@@ -34,22 +35,6 @@ def path(request, monkeypatch):
     return previous, called, request.param == "in tiles"
 
 
-def written_out(q, k, v, x, heads, dtype, space, image, mask):
-    q, k, v = (t.to(dtype).unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    mask = None if mask is None else mask.to(dtype)
-    if image == "image":
-        within = torch.zeros(q.shape[2], dtype=torch.bool)
-        within[IMAGE[image]] = True
-        out = dense.circulation_within(q, k, v, ALPHA, BETA, within, mask)
-    else:
-        out = dense.circulation(q, k, v, ALPHA, BETA, space, x.to(dtype), mask)
-    return out.transpose(1, 2).flatten(-2)
-
-
-def error(out, exact):
-    return float((out.double() - exact).norm() / exact.norm())
-
-
 @pytest.mark.parametrize("space, image", [(choices.VALUE_SPACE, "all"), (choices.INPUT_SPACE, "all"), (choices.NO_RESCALE, "all"),
                                           (choices.VALUE_SPACE, "image")])  # fmt: skip
 @pytest.mark.parametrize("masked", [False, True], ids=["no mask", "mask of each head"])
@@ -58,9 +43,11 @@ def test_rounding_is_at_most_twice_that_of_the_plain_formula(parts, path, dtype,
     previous, called, in_tiles = path
     *tensors, heads = calls.inputs(rows=2, heads=3, tokens=64, head_dim=24, scale=1.0, dtype=dtype)
     mask = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).to(dtype) if masked else None
-    exact = written_out(*tensors, heads, torch.float64, space, image, mask)
-    out = calls.Site(rescale=space, previous=previous, image=IMAGE[image])(attention.attention_pytorch, *tensors, heads=heads, mask=mask)
-    assert error(out, exact) <= 2 * error(written_out(*tensors, heads, dtype, space, image, mask), exact)
+    chosen = torch.zeros(64, dtype=torch.bool)
+    chosen[IMAGE[image]] = True
+    exact, plain = (dense.call(*tensors, heads, precision, space=space, mask=mask, image=chosen) for precision in (torch.float64, dtype))
+    out = calls.site(rescale=space, previous=previous, image=IMAGE[image])(attention.attention_pytorch, *tensors, heads=heads, mask=mask)
+    assert_rounding_at_most_twice(out, plain, exact)
     in_input_space, ours = space == choices.INPUT_SPACE, not masked and dtype == torch.float32
     parts = heads if in_input_space else parts
     twice_by_sixteen_queries = 2 * heads * 64 // 16
@@ -77,7 +64,7 @@ def test_eta_is_that_of_all_heads_though_they_are_done_by_parts(parts, over):
     out, sdpa = torch.empty_like(v), torch.nn.functional.scaled_dot_product_attention
     setting = CirculationSettings(ALPHA, BETA, adaptive=AdaptiveSettings(eta_over=over))
     circulate(q, k, v, sdpa(q, k, v), lambda q, k, v, heads: sdpa(q, k, v), setting, out, Workspace())
-    assert error(out, expected) < 1e-5
+    assert change(out, expected) < 1e-5
 
 
 @pytest.mark.parametrize("heads", [1, 4, 6])
@@ -91,7 +78,7 @@ def test_attention_in_tiles_is_attention(monkeypatch, dtype, heads):
         q, k, v = (torch.randn(2, 3, n, d, dtype=dtype) for n, d in ((queries, 16), (700, 16), (700, 8)))
         exact = dense.logits(q.double(), k.double()).softmax(-1) @ v.double()
         plain = dense.logits(q, k).softmax(-1) @ v
-        assert error(tiles.attention(q, k, v, workspace), exact) <= 2 * error(plain, exact) + 1e-12
+        assert_rounding_at_most_twice(tiles.attention(q, k, v, workspace), plain, exact, negligible=1e-12)
 
 
 SETTINGS = {  # and how many tensors of the size of q they may take
@@ -108,7 +95,7 @@ SETTINGS = {  # and how many tensors of the size of q they may take
 def test_it_takes_no_more_than_a_few_tensors_of_the_size_of_q(settings, most, tokens, heads, head_dim):
     """Positive and negative of one image, at a run's first call, which takes what the run keeps."""
     q, k, v, x, heads = calls.inputs(rows=2, heads=heads, tokens=tokens, head_dim=head_dim)
-    site = calls.Site(**settings)
+    site = calls.site(**settings)
     plain = memory.peak(lambda: attention.attention_pytorch(q, k, v, heads=heads))
     ours = memory.peak(lambda: site(attention.attention_pytorch, q, k, v, x, heads=heads))
     assert 0 < ours - plain <= most * q.numel() * q.element_size()

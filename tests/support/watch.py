@@ -1,0 +1,164 @@
+"""Every attention call of a model, shown to a test, which may put a result in the place of the model's.
+
+Nothing here is shared with the engine. In a UNet the patches in front of its attentions say which comes next, in a transformer
+hooks on the modules that make the calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from comfy.patcher_extension import WrappersMP
+
+from . import transformers
+
+KEY = "optimized_attention_override"
+
+
+class Outline(NamedTuple):
+    """An attention call without its tensors."""
+
+    block: str | None
+    shape: tuple[int, ...]  # of q in heads, (B, H, N, d)
+    keys: int
+    conditions: tuple[int, ...]
+    doubled: bool
+
+
+@dataclass(frozen=True)
+class Attention:
+    """One attention call, with its tensors split in heads."""
+
+    block: str | None  # our name of it, None where it is not over the image
+    q: torch.Tensor  # (B, H, N, d)
+    k: torch.Tensor
+    v: torch.Tensor
+    mask: torch.Tensor | None  # broadcastable to (B, H, N, N)
+    x: torch.Tensor | None  # what a self-attention of a UNet attends to, (B, N, C)
+    conditions: tuple[int, ...]  # of the chunks of the batch: 0 positive and 1 negative, as KSampler orders them
+    doubled: bool  # Circulation's own call: its heads are larger than those of the model's call before it
+
+    @property
+    def outline(self) -> Outline:
+        return Outline(self.block, tuple(self.q.shape), self.k.shape[2], self.conditions, self.doubled)
+
+
+class Module:
+    """A module that attends, while it runs."""
+
+    def __init__(self, labels: list[str], x: torch.Tensor | None = None):
+        self.x = x
+        self._labels = labels  # of its attentions over the image, which come first
+        self._head_dim, self._calls = None, 0
+
+    def next(self, head_dim: int) -> tuple[str | None, bool]:
+        """Of the next call the block, and whether it is Circulation's own."""
+        self._head_dim = self._head_dim or head_dim
+        doubled = head_dim != self._head_dim
+        self._calls += not doubled
+        return (self._labels[self._calls - 1] if self._calls <= len(self._labels) else None), doubled
+
+
+def watch(model, see: Callable[[Attention, torch.Tensor], torch.Tensor | None], name: str | None = None):
+    """A clone of the MODEL whose every attention call is shown to `see` with its output, (B, H, N, d).
+
+    What `see` returns, if anything, takes the place of the output. `name` is that of a small transformer. An override that the
+    model has computes the calls; what is installed on the clone afterwards comes before all this.
+    """
+    clone = model.clone()
+    running: list[Module] = []
+    follow_unet(clone, running) if name is None else follow_transformer(clone, running, transformers.FAMILIES[name])
+    options = clone.model_options["transformer_options"]
+    previous = options.get(KEY)
+
+    def override(func, q, k, v, heads, *args, **kwargs):
+        plain = (func if previous is None else lambda *a, **kw: previous(func, *a, **kw))(q, k, v, heads, *args, **kwargs)
+        mask = kwargs.get("mask", args[0] if args else None)
+        *qkv, mask = in_heads(q, k, v, heads, mask, kwargs.get("skip_reshape", False))
+        block, doubled = running[-1].next(qkv[0].shape[-1]) if running else (None, False)
+        attention = Attention(block, *qkv, mask, running[-1].x if block else None, tuple(kwargs["transformer_options"]["cond_or_uncond"]), doubled)
+        keep = kwargs.get("skip_output_reshape", False)
+        new = see(attention, plain if keep else plain.unflatten(-1, (heads, -1)).transpose(1, 2))
+        if new is None:
+            return plain
+        return new.to(plain.dtype) if keep else new.transpose(1, 2).flatten(-2).to(plain.dtype)
+
+    options[KEY] = override
+    return clone
+
+
+def record(model, name: str | None = None) -> tuple:
+    """A watched clone of the MODEL, and the list that its attention calls are written to."""
+    calls: list[Outline] = []
+    return watch(model, lambda attention, plain: calls.append(attention.outline), name), calls
+
+
+def image_positions(model, name: str, **kwargs) -> dict[int, torch.Tensor]:
+    """Which tokens of the first attention hold the image, by their number: those that differ when the noise does."""
+
+    def queries(seed):
+        first = {}
+
+        def see(attention, plain):
+            if attention.block:
+                first.setdefault(attention.q.shape[2], attention.q)
+
+        transformers.sample(watch(model, see, name), name, steps=1, seed=seed, **kwargs)
+        return first
+
+    one, other = queries(0), queries(1)
+    return {tokens: (one[tokens] != other[tokens]).any(-1).any(1).any(0) for tokens in one}
+
+
+def follow_unet(clone, running: list[Module]) -> None:
+    def self_attention(n, context, value, extra_options):
+        running[:] = [Module([".".join(map(str, (*extra_options["block"], extra_options["block_index"])))], value)]
+        return n, context, value
+
+    def cross_attention(n, context, value, extra_options):
+        running.clear()
+        return n, context, value
+
+    clone.set_model_attn1_patch(self_attention)
+    clone.set_model_attn2_patch(cross_attention)
+
+
+def follow_transformer(clone, running: list[Module], small: transformers.Small) -> None:
+    def leave(*_):
+        running.pop()
+
+    def sample(executor, *args, **kwargs):
+        running.clear()
+        handles = []
+        for module, labels in labelled(executor.class_obj.model_patcher.model.diffusion_model, small):
+            handles.append(module.register_forward_pre_hook(lambda *_, labels=labels: running.append(Module(labels))))
+            handles.append(module.register_forward_hook(leave))
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "watch", sample)
+
+
+def labelled(network, small: transformers.Small):
+    """Each module that attends over the image, with our names of its attentions."""
+    for path, (stage, turns) in small.own.items():
+        for index, module in enumerate(network.get_submodule(path).children()):
+            several = turns > 1 and (not hasattr(module, "x_block") or module.x_block.x_block_self_attn)
+            yield module, [f"{stage}.{index}.{turn}" for turn in range(turns)] if several else [f"{stage}.{index}"]
+
+
+def in_heads(q, k, v, heads, mask=None, skip_reshape=False):
+    """(q, k, v, mask) as (B, H, N, d), each query head with its own keys."""
+    if not skip_reshape:
+        head_dim = q.shape[-1] // heads
+        q, k, v = (t.reshape(*t.shape[:2], -1, head_dim).transpose(1, 2) for t in (q, k, v))
+    k, v = (t.repeat_interleave(heads // t.shape[1], dim=1) for t in (k, v))
+    if mask is not None:
+        mask = mask[None, None] if mask.ndim == 2 else mask[:, None] if mask.ndim == 3 else mask
+    return q, k, v, mask
