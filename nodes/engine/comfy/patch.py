@@ -139,7 +139,7 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
     """Transformers are followed through each call of the model. Returns what announces an attention call."""
     address_of_call = family.address_of_call(network)
 
-    def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):
+    def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):  # noqa: B006
         forward = Forward(family, network, address_of_call, x.shape, conditions)
         followed = {**transformer_options, keys.FORWARD: forward}
         out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)

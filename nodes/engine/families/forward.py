@@ -30,8 +30,9 @@ class Forward:
     """
 
     def __init__(
-        self, family: TransformerFamily, network: Module, address_of_call: Mapping[tuple, Address], latent: Sequence[int], conditions: Mapping
-    ):
+        self, family: TransformerFamily, network: Module, address_of_call: Mapping[tuple, Address],
+        latent: Sequence[int], conditions: Mapping,
+    ):  # fmt: skip
         """`latent` is the shape of what is denoised, `conditions` what else the model is given."""
         self.network = network
         self.image_tokens = num_tokens(latent, family.patch(network))

@@ -87,7 +87,7 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
     "comfy.ldm.modules.diffusionmodules.mmdit.MMDiT": TransformerFamily(
         "Stable Diffusion 3 and 3.5",
         # some blocks of 3.5 attend twice: with the text, and then the image alone
-        (Stage("double", "joint_blocks", "x_block.attn", "double", self_attention_calls=lambda b: 2 if b.x_block.x_block_self_attn else 1),),
+        (Stage("double", "joint_blocks", "x_block.attn", "double", lambda block: 2 if block.x_block.x_block_self_attn else 1),),
         last,
         slots=True,
     ),
@@ -168,7 +168,10 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
         "Cosmos Predict2, Anima", (Stage("layer", "blocks", "self_attn", attention_calls=2),), everything, in_space_and_time, counted=True
     ),
     "comfy.ldm.kandinsky5.model.Kandinsky5": TransformerFamily(
-        "Kandinsky 5", (Stage("layer", "visual_transformer_blocks", "self_attention", "double", attention_calls=2),), everything, since="0.4.0"
+        "Kandinsky 5",
+        (Stage("layer", "visual_transformer_blocks", "self_attention", "double", attention_calls=2),),
+        everything,
+        since="0.4.0",
     ),
 }
 

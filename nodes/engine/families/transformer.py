@@ -89,7 +89,7 @@ class TransformerFamily:
     def markable_blocks(self, network: Module) -> Iterator[tuple[str, int]]:
         """Kind and index of each block that can be marked."""
         for stage in self.stages:
-            if self.slots and not stage.left_alone:
+            if self.slots and stage.kind and not stage.left_alone:
                 yield from ((stage.kind, index) for index in range(len(stage.blocks(network))))
 
     def _attentions(self, network: Module) -> Iterator[tuple[Stage, int, int, Block]]:
@@ -97,20 +97,23 @@ class TransformerFamily:
             for index, part in enumerate(stage.blocks(network)):
                 turns = stage.self_attention_calls(part)
                 for turn in range(turns):
-                    yield stage, index, turn, Block(stage.name, index, turn if turns > 1 else None, *head_count_and_size(part.get_submodule(stage.attention)))
+                    heads = head_count_and_size(part.get_submodule(stage.attention))
+                    yield stage, index, turn, Block(stage.name, index, turn if turns > 1 else None, *heads)
 
 
 def head_count_and_size(attention: Module) -> tuple[int, int]:
     """The number of heads and their size, under whatever names the module keeps them."""
     count = _first_of(attention, HEADS)
-    return count, _first_of(attention, HEAD_SIZE) or _first_of(attention, WIDTH) // count
+    return count, _first_of(attention, HEAD_SIZE, default=0) or _first_of(attention, WIDTH) // count
 
 
-def _first_of(module: Module, names: Sequence[str]) -> int | None:
+def _first_of(module: Module, names: Sequence[str], default: int | None = None) -> int:
     for name in names:
         with contextlib.suppress(AttributeError):
             return attrgetter(name)(module)
-    return None
+    if default is None:
+        raise AttributeError(f"{type(module).__name__} has none of {', '.join(names)}")
+    return default
 
 
 def pair(size: int | Sequence[int]) -> Sequence[int]:

@@ -70,7 +70,9 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
         raise ValueError("These records have no block in common: probe the same blocks of the same model in each.")
     for run in others:
         if run.info.space != first.info.space:
-            raise ValueError(f"'{run.info.label}' was measured in {run.info.space}, '{first.info.label}' in {first.info.space}: they cannot be compared.")
+            raise ValueError(
+                f"'{run.info.label}' was measured in {run.info.space}, '{first.info.label}' in {first.info.space}: they cannot be compared."
+            )
 
     def draw(axes):
         for position, measure in enumerate(SHEET):
@@ -117,7 +119,8 @@ def _curves(axis, run: RunRecord, measure: str, legend: bool = True) -> None:
         by_image = _mean(values[:, positions], axes=(1, 2))[order]
         axis.plot(at[order], _mean(by_image, axes=(1,)), label=f"{stage} ({len(positions)})", markersize=4, **style)
         if by_image.shape[1] > 1:
-            axis.fill_between(at[order], numpy.nanmin(by_image, 1), numpy.nanmax(by_image, 1), color=style["color"], alpha=0.12, linewidth=0)
+            low, high = numpy.nanmin(by_image, 1), numpy.nanmax(by_image, 1)
+            axis.fill_between(at[order], low, high, color=style["color"], alpha=0.12, linewidth=0)
     if legend:
         axis.legend(title="stage (blocks)", fontsize=9, title_fontsize=9)
     _label_steps(axis, run)
@@ -151,7 +154,8 @@ def _images(axis, run: RunRecord, measure: str) -> None:
     values = run.values[MEASURES.index(measure)]
     per_image = [column[numpy.isfinite(column)] for column in values.flatten(0, 2).T.numpy()]
     numbers = [n for n, values in enumerate(per_image, 1) if len(values)]
-    axis.boxplot([values for values in per_image if len(values)], positions=numbers, showfliers=False, medianprops=dict(color="#D55E00", linewidth=2))
+    median = dict(color="#D55E00", linewidth=2)
+    axis.boxplot([values for values in per_image if len(values)], positions=numbers, showfliers=False, medianprops=median)
     axis.set_xlabel("image of the batch  (box: middle half over blocks and steps, whiskers: 1.5 boxes)")
     axis.set_ylabel(AXES[measure])
     axis.grid(alpha=0.3)

@@ -18,6 +18,8 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -103,7 +105,7 @@ def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
 
 def step_at_sigma(sigma: float, schedule: Sequence[float]) -> float:
     """Where sigma lies on a descending schedule, in steps from 0; between two of its sigmas, a fraction."""
-    for step, (high, low) in enumerate(zip(schedule, schedule[1:])):
+    for step, (high, low) in enumerate(pairwise(schedule)):
         if sigma > low * (1 + 1e-4):  # samplers compute with sigma before they hand it over
             return step + max(0.0, (high - sigma) / (high - low))
     return float(max(len(schedule) - 2, 0))
@@ -159,7 +161,7 @@ def load(path: str) -> Record:
     if version.isdecimal() and int(version) > VERSION:
         raise ValueError(f"This stability record has format {version}, this pack reads up to {VERSION}: update the pack.")
     try:
-        infos = [RunInfo(**{k: tuple(v) if isinstance(v, list) else v for k, v in i.items()}) for i in json.loads(metadata["runs"])]
+        infos = [_run_info(values) for values in json.loads(metadata["runs"])]
         runs = [RunRecord(i, *(tensors[f"{n}.{name}"] for name in ("sigma", "step", "values"))) for n, i in enumerate(infos)]
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
         raise ValueError(f"This stability record is damaged: {error!r}") from error
@@ -170,6 +172,12 @@ def load(path: str) -> Record:
         if run.values.ndim != 5 or tuple(run.values.shape[:4]) != expected or run.step.shape != run.sigma.shape:
             raise ValueError("This stability record is damaged: its tables do not fit its own description.")
     return Record(tuple(runs))
+
+
+def _run_info(values: dict[str, Any]) -> RunInfo:
+    """From JSON, which has lists for tuples."""
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return RunInfo(**fields)
 
 
 def stack(evaluations: list[Tensor], blocks: int) -> Tensor:

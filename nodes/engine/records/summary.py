@@ -17,12 +17,12 @@ def _run(number: int, run: RunRecord) -> str:
     info, values = run.info, run.values
     evaluations, blocks, images = values.shape[1], values.shape[2], values.shape[4]
     measured = [name for b, name in enumerate(AXIS_BRANCHES) if values[:, :, :, b].isfinite().any()]
+    branches = " and ".join(measured) or "no branch"
     paragraphs = [
         f"Run {number}{f' ({info.label})' if info.label else ''}: {info.family}, {info.sampler}, {info.steps} steps"
         + ("" if info.complete else ", stopped early"),
         f"Circulation: {'; '.join(info.rules) or 'none'}",
-        f"Measured in {info.space}: {evaluations} model evaluations, {blocks} blocks, {images} images, "
-        f"{' and '.join(measured) or 'no branch'}",
+        f"Measured in {info.space}: {evaluations} model evaluations, {blocks} blocks, {images} images, {branches}",
         _table(run),
         *info.notes,
     ]

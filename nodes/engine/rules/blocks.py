@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 
-
 Address = tuple[str, int, int | None]
 
 
@@ -70,7 +69,10 @@ class Item:
             return cls(exclude, depth=(start, end))
         if match := _ADDRESS.fullmatch(body):
             return cls(exclude, match["stage"], _range(match["index"], text), _range(match["layer"], text))
-        raise ValueError(f"'{text}' is not a block: write all, or a block that the model has, such as input.4, input.4.1, double.3-5, or 0%-40% (depth), or !middle.")
+        raise ValueError(
+            f"'{text}' is not a block: write all, or a block that the model has, such as input.4, input.4.1, double.3-5, "
+            "or 0%-40% (depth), or !middle."
+        )
 
     def __str__(self) -> str:
         if self.depth is not None:
@@ -145,7 +147,7 @@ def describe(blocks: Iterable[Block]) -> str:
     """Addresses in the grammar's own words, neighbours as a range: 'input.4.0-1, middle.0.0', 'double.0-18'."""
     parts = []
     for prefix, group in groupby(blocks, key=lambda block: block.address[: 1 if block.layer is None else 2]):
-        numbers = [block.address[len(prefix)] for block in group]
+        numbers = [block.index if block.layer is None else block.layer for block in group]
         starts = [n for n, number in enumerate(numbers) if n == 0 or number != numbers[n - 1] + 1]
         for start, stop in zip(starts, [*starts[1:], len(numbers)]):
             low, high = numbers[start], numbers[stop - 1]

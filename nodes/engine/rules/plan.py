@@ -35,7 +35,7 @@ class Plan:
     def __init__(self, rules: Sequence[Rule], percent_to_sigma: Callable[[float], float], blocks: Sequence[Block] = ()):
         self.rules = tuple(rules)
         self._positions = {block.address: position for position, block in enumerate(blocks)}
-        self._factors = [r.schedule and r.schedule.resampled(len(blocks), percent_to_sigma) for r in self.rules]
+        self._factors = [None if r.schedule is None else r.schedule.resampled(len(blocks), percent_to_sigma) for r in self.rules]
         # float32, in which samplers hold sigma and ComfyUI compares it with a range
         self._sigma_ranges = [torch.tensor(rule.sigma_range(percent_to_sigma), dtype=torch.float32).tolist() for rule in self.rules]
         self.limited_in_time = any(rule.limited_in_time for rule in self.rules)

@@ -15,7 +15,8 @@ from ..method.fast.workspace import Workspace
 from ..method.formula import ALL, Applied
 from ..rules.blocks import Address, Block
 from ..rules.plan import Plan, Segment
-from .observer import Observer
+from ..rules.rule import Rule
+from .observer import Observer, Probe
 from .outcome import Outcome, Reason
 
 # The rows of a call, and what was applied to them
@@ -61,7 +62,10 @@ class PendingAttention:
 
     def tokens_for(self, choice: str) -> slice:
         """The tokens that a choice of choices.TOKENS means here."""
-        return self.image if choice == IMAGE_TOKENS else ALL
+        if choice != IMAGE_TOKENS:
+            return ALL
+        assert self.image is not None  # else `_objection` has declined the call
+        return self.image
 
     @property
     def needs_image(self) -> bool:
@@ -82,7 +86,8 @@ class Run:
         """`blocks` are all of the model, `sigmas` those of the sampler; `video` is for UNets that alternate with time."""
         self.plan = plan
         self.observers = tuple(observers)
-        selected = [block for part in (*plan.rules, *(o.probe for o in self.observers)) for block in part.blocks]
+        parts: list[Rule | Probe] = [*plan.rules, *(observer.probe for observer in self.observers)]
+        selected = [block for part in parts for block in part.blocks]
         self.outcome = Outcome(plan, blocks, selected, sigmas)
         self._video = video
         self._branches: tuple[str, ...] = ()
@@ -152,7 +157,8 @@ class Run:
         if reason := self._objection(call, plain, pending):
             self.outcome.decline(pending.address, reason)
             return plain
-        out, results = plain, []
+        out: Tensor = plain
+        results: Results = []
         if pending.segments:
             self._note_hits(pending)
             out, results = self._circulated(call, plain, pending)
@@ -164,6 +170,7 @@ class Run:
         for segment in pending.segments:
             if segment.circulation:
                 for rule, (branch, _) in zip(segment.rules, pending.chunks[segment.start : segment.stop]):
+                    assert rule is not None
                     self.outcome.hit(rule, pending.address, branch)
 
     def _circulated(self, call: Call, plain: Tensor, pending: PendingAttention) -> tuple[Tensor, Results]:
@@ -180,7 +187,8 @@ class Run:
                 attend = partial(call.attend, rows=rows, queries=tokens, workspace=self._workspace)
                 x, out_rows = None if pending.x is None else pending.x[rows], out_heads[rows, :, tokens]
                 applied = circulate(
-                    q[rows], k[rows], v[rows], plain_heads[rows], attend, segment.circulation, out_rows, self._workspace, x, call.mask_of(rows), tokens
+                    q[rows], k[rows], v[rows], plain_heads[rows], attend, segment.circulation, out_rows,
+                    self._workspace, x, call.mask_of(rows), tokens,
                 )
             results.append((rows, applied))
             for others in _outside(tokens):
@@ -206,6 +214,7 @@ class Run:
                 values = call.heads_of_output(out)[:, :, tokens]
                 measured[space, choice] = measure_values(q[:, :, tokens], k[:, :, tokens], values, self._workspace)
             else:
+                assert pending.x is not None  # families that do not show it are refused by the node
                 by_rows = [
                     measure_input(q[rows], k[rows], pending.x[rows], call.mask_of(rows), self._workspace, applied)
                     for rows, applied in results or [(slice(None), None)]

@@ -47,7 +47,10 @@ def query_chunks(q: Tensor, x: Tensor) -> Iterator[slice]:
 
 
 def channel_chunks(x: Tensor, d: int) -> tuple[Tensor, ...]:
-    """X, (B, L, C), in chunks of channels to be retrieved and measured: besides its L elements each takes 4d of products, much where tokens are few."""
+    """X, (B, L, C), in chunks of channels to be retrieved and measured.
+
+    Besides its L elements each channel takes 4d of products, which is much where tokens are few.
+    """
     return x.chunk(2 if x.shape[-2] <= 4 * d else 1, dim=-1)
 
 

@@ -1,7 +1,7 @@
 """The formula on one attention call, by chunks of heads."""
 
-from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,11 @@ from .chunks import head_chunks, head_chunks_for_products, single_heads, take_he
 from .input_space import input_space_ratio
 from .workspace import Workspace
 
-# `formula.Attend` for a chunk of heads, which the last argument names
-AttendHeads = Callable[[Tensor, Tensor, Tensor, slice], Tensor]
+
+class AttendHeads(Protocol):
+    """`formula.Attend` for a chunk of heads of the call."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, /, *, heads: slice) -> Tensor: ...
 
 
 def circulate(
@@ -40,7 +43,8 @@ def circulate(
         beta_h, mask_h = take_heads(beta, heads), None if mask is None else take_heads(mask, heads)
         ratio = partial(input_space_ratio, (qh, kh), x=x, mask=mask_h, beta=beta_h, workspace=workspace) if in_input_space else None
         new, rho = formula.circulate(
-            qh, kh, vh, plain[:, heads, tokens], partial(attend, heads=heads), take_heads(alpha, heads), beta_h, settings.rescale, ratio, tokens
+            qh, kh, vh, plain[:, heads, tokens], partial(attend, heads=heads),
+            take_heads(alpha, heads), beta_h, settings.rescale, ratio, tokens,
         )
         if rho is None:
             out[:, heads] = new

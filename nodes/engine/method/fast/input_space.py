@@ -13,9 +13,13 @@ from .workspace import Workspace
 
 
 def input_space_ratio(
-    unskewed: tuple[Tensor, Tensor], paired_q: Tensor, paired_k: Tensor, *, x: Tensor, mask: Tensor | None, beta: float | Tensor, workspace: Workspace
+    unskewed: tuple[Tensor, Tensor], paired_q: Tensor, paired_k: Tensor, *,
+    x: Tensor, mask: Tensor | None, beta: float | Tensor, workspace: Workspace,
 ) -> Tensor:
-    """ρ of one head, (B, 1, L, 1), from the norms over the C channels of what it retrieves of X, with its (q, k) and with the doubled ones."""
+    """ρ of one head, (B, 1, L, 1), from the norms over the C channels of what it retrieves of X.
+
+    It retrieves with its own (q, k), `unskewed`, and with the doubled ones.
+    """
 
     def ratio(queries: slice) -> Tensor:
         mask_part = take_queries(mask, queries)
@@ -36,7 +40,9 @@ def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, workspace: Wo
     return F.scaled_dot_product_attention(q, k, x, attn_mask=mask)
 
 
-def retrievals(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, workspace: Workspace, applied: Applied | None = None) -> Iterator[Tensor]:
+def retrievals(
+    q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, workspace: Workspace, applied: Applied | None = None
+) -> Iterator[Tensor]:
     """What each head in turn retrieved of X, (B, 1, L, C), in the same memory: Ξ, or where the call was circulated Ξ_out."""
     retrieval = torch.empty(q.shape[0], 1, *x.shape[-2:], dtype=q.dtype, device=q.device)
     for head in single_heads(q):

@@ -22,7 +22,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, workspace: Workspace) -> Tensor:
     shape, scale = q.shape[:2], q.shape[-1] ** -0.5
     q, k, v = (t.flatten(0, 1) for t in (q, k, v))
     out = torch.empty(*q.shape[:-1], v.shape[-1], dtype=v.dtype)
-    heads, rows = tile_shape(*q.shape[:2], k.shape[1])
+    heads, rows = tile_shape(q.shape[0], q.shape[1], k.shape[1])
     for queries, keys, values, results in zip(*(t.split(heads) for t in (q, k.mT, v, out))):
         for tile, result in zip(row_tiles(queries, rows), row_tiles(results, rows)):
             if len(tile) != len(keys):
