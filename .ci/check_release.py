@@ -3,8 +3,9 @@
 repository's of pyproject.toml, and CHANGELOG.md has an entry for the version. Needs Python 3.11."""
 
 import sys
-import tomllib
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 
