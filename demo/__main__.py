@@ -6,7 +6,8 @@ import json
 from .environment import prepare
 
 parser = argparse.ArgumentParser(prog="python3 -m demo", description=__doc__)
-parser.add_argument("--prompt", action="append", metavar="WORDS", help='such as "long teal hair, dark glasses, smiling"; may be given several times')
+EXAMPLE = "long teal hair, dark glasses, smiling"
+parser.add_argument("--prompt", action="append", metavar="WORDS", help=f'such as "{EXAMPLE}"; may be given several times')
 parser.add_argument("--beta", type=float, default=5.0, help="how far to follow the changed attention; 0 is off (default: %(default)s)")
 parser.add_argument("--steps", type=int, default=20, help="sampling steps (default: %(default)s)")
 parser.add_argument("--seed", type=int, default=1, help="the same for all settings (default: %(default)s)")

@@ -55,7 +55,7 @@ class Environment:
 
 def prepare(extra_requirements=(), what_for="the tools of the tests") -> Environment:
     """Make or complete the environment. Takes a moment when there is nothing to do."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036  this runs before anything has checked it
         sys.exit("Python 3.10 or newer is needed; this is Python " + sys.version.split()[0] + ".")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends pip too, instead of leaving it at work alone
     HOME.mkdir(exist_ok=True)
@@ -117,7 +117,7 @@ def install(python: Path, what: str, requirements: list[str]):
     """Install the requirements unless the stamp says that this was done. The stamp comes last, so an interrupted start recovers."""
     wanted = "\n".join(requirements)
     stamp = HOME / "venv" / f"installed {what}"
-    if not requirements or stamp.exists() and stamp.read_text() == wanted:
+    if not requirements or (stamp.exists() and stamp.read_text() == wanted):
         return
     print(f"Installing {what} ...", flush=True)
     pip(python, "install", *requirements)

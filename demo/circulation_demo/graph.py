@@ -39,7 +39,8 @@ def build(prompts, seed, steps, beta):
             model = [name, 0]
         probe, measured = f"{name} probe", name in COMPARED
         if measured:
-            graph[probe] = node("StabilityProbe", model=model, measure_in="value space", every_n_steps=1, blocks="all", branches="both", label=name)
+            where = dict(every_n_steps=1, blocks="all", branches="both")
+            graph[probe] = node("StabilityProbe", model=model, measure_in="value space", label=name, **where)
         for p in range(len(prompts)):
             sampler = f"{name} sampler {p}"
             graph[sampler] = node(
@@ -49,7 +50,8 @@ def build(prompts, seed, steps, beta):
             graph[f"{name} decode {p}"] = node("VAEDecode", samples=[sampler, 0], vae=["model", 2])
             graph[f"{name} save {p}"] = node("SaveImage", images=[f"{name} decode {p}", 0], filename_prefix=f"avatars/{name}")
         if measured:
-            graph[f"{name} readout"] = node("StabilityReadout", stability=[probe, 1], plot="sheet", measure="energy", after=[f"{name} sampler 0", 0])
+            sampled = [f"{name} sampler 0", 0]
+            graph[f"{name} readout"] = node("StabilityReadout", stability=[probe, 1], plot="sheet", measure="energy", after=sampled)
     records = {f"stability_{number}": [f"{name} readout", 4] for number, name in enumerate(COMPARED, 1)}
     graph["sheet"] = node("StabilityCompare", **records)
     return graph

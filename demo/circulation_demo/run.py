@@ -32,7 +32,8 @@ def main(options):
 def serve(server):
     server.post("/settings", {"Comfy.TutorialCompleted": False})  # the page then opens with the template browser
     print(f"ComfyUI with Circulation runs at {server.url} (Ctrl+C ends it).")
-    print("Choose 'avatars' among the extensions in the template browser (Workflow → Browse Templates) for graphs that run with the model in the box.", flush=True)
+    print("Choose 'avatars' among the extensions in the template browser (Workflow → Browse Templates)", end=" ")
+    print("for graphs that run with the model in the box.", flush=True)
     server.process.wait()
     server.check_alive()
 
@@ -41,7 +42,7 @@ def compare(server, options):
     prompts = options.prompt or graph.PROMPTS
     print(f"Sampling {len(prompts) * graph.IMAGES} avatars with each of {len(graph.SETTINGS)} settings ...", flush=True)
     outputs = server.run(graph.build(prompts, options.seed, options.steps, options.beta))
-    avatars = {name: [] for name in graph.SETTINGS}
+    avatars: dict[str, list] = {name: [] for name in graph.SETTINGS}
     for name, images in avatars.items():
         for p in range(len(prompts)):
             images += [picture(server, image) for image in outputs[f"{name} save {p}"]["images"]]

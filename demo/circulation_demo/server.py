@@ -33,7 +33,7 @@ class Server:
         self.log = Path(log or self.base / "server.log")
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process = None
+        self.process: subprocess.Popen  # from __enter__ on
         self.command = [
             str(python), str(Path(comfy) / "main.py"),
             *(["--cpu"] if cpu else []),
@@ -124,7 +124,7 @@ class Server:
             self.check_alive()
             entry = self.get(f"/history/{prompt_id}").get(prompt_id)
             steps = sampling_steps(self.log, start) if progress else None
-            if steps != shown:
+            if steps is not None and steps != shown:
                 shown = steps
                 progress(*steps)
             if entry:
@@ -154,7 +154,7 @@ def link(pack: Path, source: Path):
     if os.name == "nt":  # where links need a right that junctions do not
         import _winapi
 
-        _winapi.CreateJunction(str(source), str(pack))
+        _winapi.CreateJunction(str(source), str(pack))  # type: ignore[attr-defined]
     else:
         pack.symlink_to(source, target_is_directory=True)
 
@@ -175,8 +175,8 @@ def sampling_steps(log: Path, start):
 
 def refusal(answer: bytes):
     try:
-        answer = json.loads(answer)
-        messages = [answer["error"]["message"], answer["error"].get("details", ""), complaints(answer)]
+        reasons = json.loads(answer)
+        messages = [reasons["error"]["message"], reasons["error"].get("details", ""), complaints(reasons)]
         return "\n".join(filter(None, messages))
     except (ValueError, KeyError, TypeError):
         return str(answer)

@@ -77,9 +77,9 @@ def compare(calls: dict, rounds: int) -> dict[str, tuple[float, float, float, fl
     once = {variant: min(timed(call) for _ in range(2)) for variant, call in calls.items()}
     first = next(iter(calls))
     light = [variant for variant in calls if once[variant] < 3 * once[first]]
-    found = {}
+    found: dict = {}
     for variants in (light, [first, *(variant for variant in calls if variant not in light)]):
-        seconds = {variant: [] for variant in variants}
+        seconds: dict[str, list[float]] = {variant: [] for variant in variants}
         for _ in range(3 if sum(once[variant] for variant in variants) > 3 else rounds):
             for variant in variants:
                 seconds[variant].append(timed(calls[variant]))

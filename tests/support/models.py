@@ -45,7 +45,7 @@ SDXL = dict(
 ONE_LEVEL = dict(channel_mult=[1], num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 1])
 
 # name: (ComfyUI's class, its configuration, width of the pooled text or None)
-CONFIGS = {
+CONFIGS: dict[str, tuple[str, dict, int | None]] = {
     "sd15": ("SD15", SD15, None),
     "sd20": ("SD20", dict(SD15, model_channels=64, use_linear_in_transformer=True), None),
     "sdxl": ("SDXL", SDXL, 1280),

@@ -142,8 +142,7 @@ def save(state, path):
 
 
 if __name__ == "__main__":
-    comfy, kind, path = sys.argv[1:]
-    sys.path[0] = comfy
+    sys.path[0], kind, path = sys.argv[1:]
     sys.argv[1:] = ["--cpu"]
     import comfy.options
 

@@ -27,7 +27,7 @@ def holed(run):
 @pytest.mark.parametrize("run", [
     made(),
     made(steps=1, images=1),
-    made(blocks=tuple(f"output.{b}.{l}" for b in range(7) for l in range(10)), steps=50, images=4),
+    made(blocks=tuple(f"output.{block}.{layer}" for block in range(7) for layer in range(10)), steps=50, images=4),
     made(label="a label as long as an artist may find necessary to write", rules=("alpha 1.05 beta 3 on all",) * 3),
     made(complete=False),
     holed(made()),

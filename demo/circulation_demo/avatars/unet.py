@@ -1,5 +1,7 @@
 """The avatar model's UNet: ComfyUI's own Stable Diffusion 1.5 class, narrow enough for a CPU."""
 
+from typing import ClassVar
+
 import comfy.model_base
 import comfy.model_sampling
 import comfy.supported_models
@@ -19,7 +21,7 @@ UNET = dict(
 class AvatarConfig(comfy.supported_models.SD15):
     """Ten self-attentions: three at 16×16, three at 8×8, four at 4×4, with heads of 32 channels."""
 
-    unet_extra_config = {"num_heads": -1, "num_head_channels": 32}
+    unet_extra_config: ClassVar = {"num_heads": -1, "num_head_channels": 32}
 
     def model_type(self, state_dict, prefix=""):
         return comfy.model_base.ModelType.V_PREDICTION
