@@ -48,6 +48,9 @@ class AttentionCall:
         self.image_start: int | None = options.get(keys.IMAGE_RANGE, (None,))[0]
         self.conditions: list[int] = options.get(keys.CONDITIONS, [])
         self.prompts: list = options.get(keys.PROMPTS, [])
+        self.scaled = "scale" in named
+        if self.scaled:  # softmax(scale q kᵀ) of heads that are twice as large and hold √2
+            named["scale"] = named["scale"] / math.sqrt(2)
         # The marker keeps a backend that falls back on a decorated one from entering our override again.
         self._backend_options = {**named, keys.INSIDE_OVERRIDE: True}
 
@@ -102,7 +105,7 @@ class AttentionCall:
 
     def _in_tiles(self, q: Tensor) -> bool:
         """Where torch's own attention would compute, but not on values narrower than the keys: padded, it takes a tenth longer."""
-        return tiles.supports(q) and self._previous is None and _computes(backends.attention_pytorch, self._func)
+        return tiles.supports(q) and not self.scaled and self._previous is None and _computes(backends.attention_pytorch, self._func)
 
     def _head_limit(self) -> float:
         if self._previous is not None:

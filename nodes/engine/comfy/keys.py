@@ -29,5 +29,6 @@ BLOCK_INDEX = "block_index"
 IMAGE_RANGE = "img_slice"
 
 # Of a guider's conditions
+POSITIVE_PROMPTS = "positive"
 NEGATIVE_PROMPTS = "negative"
 PROMPT_ID = "uuid"

@@ -15,16 +15,25 @@ def model_name(model) -> str:
 
 
 def diffusion_model(model) -> Module:
-    """The network that a MODEL samples with. Raises TypeError for something that is not a diffusion model."""
+    """The network of a MODEL as it was loaded, also while another node has put a wrapper in its place.
+
+    Raises TypeError for something that is not a diffusion model.
+    """
     network = getattr(getattr(model, "model", None), "diffusion_model", None)
     if network is None:
         raise TypeError(f"This is not a diffusion model but {type(model).__name__}: connect the MODEL output of a loader.")
-    return network
+    return _as_loaded(model, "diffusion_model", network)
+
+
+def _as_loaded(model, name: str, now):
+    """What an object patch that is in force now has replaced, or else what is there."""
+    return (getattr(model, "object_patches_backup", None) or {}).get(name, now)
 
 
 def family_of(model) -> Family:
     """The family of a MODEL. Raises ValueError that names it and says why if it cannot be patched."""
-    return families.family_of(diffusion_model(model), model_name(model))
+    cls = _as_loaded(model, "diffusion_model.__class__", type(diffusion_model(model)))
+    return families.family_of(cls, model_name(model))
 
 
 def attentions(model) -> list[tuple[Block, str | None]]:

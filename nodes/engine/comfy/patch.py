@@ -2,16 +2,19 @@
 
 A node leaves two things on its clone of the model: a list of rules and probes, and one wrapper around
 sampling. All else is put in place when sampling starts, into the options that ComfyUI copies for
-that one run, and is gone with them: after the run the model is as it was, however the run ended.
+that one run, and is gone with them: after the run the model is as it was, however the run ended and
+however often another node's wrapper calls ours.
 Starting late also puts us on top of whatever other nodes installed, before or after ours.
 """
 
+import contextlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable, Sequence
 
 import torch
-from comfy.patcher_extension import WrappersMP, add_wrapper_with_key
+from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, copy_nested_dicts
 from torch.nn import Module
 
 from ..choices import NEGATIVE, POSITIVE
@@ -21,11 +24,18 @@ from ..families.unet import alternates_with_time
 from ..rules.plan import Plan
 from ..rules.rule import Rule
 from ..run.observer import Observer, Probe
+from ..run.outcome import Reason
 from ..run.run import Run
+from ..text import ascii_line
 from . import events, keys
 from .attention_call import AttentionCall
 from .model import diffusion_model, family_of, patchable_blocks
-from .run_info import run_info
+from .prompt import node_of_graph
+from .run_info import run_info, sampler_name
+
+log = logging.getLogger("circulation")
+
+OWN_SCHEDULE = ("dpm_adaptive", "dpm_fast")  # these samplers go through sigmas of their own
 
 
 def attach(model, addition: Rule | Probe):
@@ -37,48 +47,75 @@ def attach(model, addition: Rule | Probe):
     return patched
 
 
-def _sample(executor, noise, latent_image, sampler, sigmas, *args, **kwargs):
+def _sample(
+    executor, noise, latent_image, sampler, sigmas, denoise_mask=None, callback=None, disable_pbar=False, seed=None, *args, **kwargs
+):
     guider = executor.class_obj
-    model = guider.model_patcher
-    additions = model.get_attachment(keys.ATTACHMENT)
     schedule = tuple(sigmas.tolist())
-    blocks = patchable_blocks(model)
-    run = Run(
-        # the model's sampling is read here, not in the node: a ModelSampling node may come after ours
-        plan=Plan([a for a in additions if isinstance(a, Rule)], model.get_model_object("model_sampling").percent_to_sigma, blocks),
-        observers=[Observer(a, schedule) for a in additions if isinstance(a, Probe)],
-        blocks=blocks,
-        sigmas=schedule,
-        video=alternates_with_time(diffusion_model(model)),
-    )
-    if run.idle:
-        _send_statuses(run)
-        return executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-    _install(run, guider)
-    complete = False
+    run = _new_run(guider.model_patcher, schedule)
+    options = guider.model_options
+
+    def step_callback(step, *rest):
+        if sampler_name(sampler) not in OWN_SCHEDULE:
+            run.step_done(step)
+        return None if callback is None else callback(step, *rest)
+
+    def sample(step_callback):
+        return executor(noise, latent_image, sampler, sigmas, denoise_mask, step_callback, disable_pbar, seed, *args, **kwargs)
+
+    if run is None or run.idle:
+        if run is not None:
+            _without_raising(_send_statuses, run)
+        return sample(callback)
+    # Options of our own for this one call: other wrappers may call us several times with theirs.
+    guider.model_options = copy_nested_dicts(options)
     try:
-        out = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
-        complete = True
+        _install(run, guider)
+        run.outcome.stopped = True
+        out = sample(step_callback)
+        run.outcome.stopped = False
         return out
     finally:
-        run.outcome.report()
-        _send_statuses(run, complete)
+        guider.model_options = options
+        _without_raising(run.outcome.report)
+        _without_raising(_send_statuses, run)
         for observer in run.observers:
-            observer.finish(run_info(run, observer, guider, sampler, schedule, _seed(*args, **kwargs), complete))
+            _without_raising(lambda: observer.finish(run_info(run, observer, guider, sampler, schedule, seed)))
 
 
-def _seed(denoise_mask=None, callback=None, disable_pbar=False, seed=None, *args, **kwargs) -> int | None:
-    """Of the further arguments of OUTER_SAMPLE."""
-    return seed if isinstance(seed, int) else None
+def _new_run(model, schedule: Sequence[float]) -> Run | None:
+    """None, and a line in the log, for a model that was accepted by our node and has become another one since."""
+    additions = model.get_attachment(keys.ATTACHMENT)
+    rules = [a for a in additions if isinstance(a, Rule)]
+    probes = [a for a in additions if isinstance(a, Probe)]
+    # the model's sampling is read here, not in the node: a ModelSampling node may come after ours
+    percent_to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+    if all(rule.off for rule in rules) and not probes:
+        return Run(Plan(rules, percent_to_sigma), [], [], schedule, video=False)
+    try:
+        blocks, video = patchable_blocks(model), alternates_with_time(diffusion_model(model))
+    except (ValueError, TypeError) as error:
+        log.warning("Circulation left the model alone: %s", ascii_line(str(error)))
+        return None
+    return Run(Plan(rules, percent_to_sigma, blocks), [Observer(probe, schedule) for probe in probes], blocks, schedule, video)
 
 
-def _send_statuses(run: Run, complete: bool = True) -> None:
+def _without_raising(say: Callable, *args) -> None:
+    """A run that was sampled is worth more than what is said of it."""
+    try:
+        say(*args)
+    except Exception as error:
+        with contextlib.suppress(Exception):
+            log.warning("Circulation could not say what came of the run: %s", ascii_line(repr(error)))
+
+
+def _send_statuses(run: Run) -> None:
     for node, line in run.outcome.statuses():
-        events.send(events.STATUS, node, {"text": line if complete else f"Stopped early. {line}"})
+        events.send(events.STATUS, node_of_graph(node), {"text": line})
 
 
 def _install(run: Run, guider) -> None:
-    options = guider.model_options[keys.TRANSFORMER_OPTIONS]  # ComfyUI's copy for this run
+    options = guider.model_options[keys.TRANSFORMER_OPTIONS]
     previous = options.get(keys.ATTENTION_OVERRIDE)
     family, network = family_of(guider.model_patcher), diffusion_model(guider.model_patcher)
     announce = _follow_transformer(run, options, family, network) if isinstance(family, TransformerFamily) else None
@@ -96,7 +133,7 @@ def _install(run: Run, guider) -> None:
         return executor(x, timestep, *args, **kwargs)
 
     def calc_cond_batch(executor, model, conds, x, timestep, model_options):
-        run.begin_pass(timestep, _branches(guider, conds))
+        run.begin_pass(timestep, _conditions(guider, conds), x.shape[0])
         out = executor(model, conds, x, timestep, model_options)
         run.end_pass()
         return out
@@ -109,7 +146,8 @@ def _install(run: Run, guider) -> None:
     options[keys.ATTENTION_OVERRIDE] = _never_compiled(override)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, keys.WRAPPER, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, keys.WRAPPER, calc_cond_batch, options)
-    if keys.COMPILE_OPTIONS in guider.model_options and _takes_any_argument(network.forward):
+    run.outcome.compiled = keys.COMPILE_OPTIONS in guider.model_options
+    if run.outcome.compiled and _takes_any_argument(guider.model_patcher.model.diffusion_model.forward):
         add_wrapper_with_key(WrappersMP.APPLY_MODEL, keys.WRAPPER, apply_model, options)
 
 
@@ -144,7 +182,7 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
         followed = {**transformer_options, keys.FORWARD: forward}
         out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)
         if forward.miscounted:
-            run.distrust()
+            run.outcome.distrusted = True
         return out
 
     def mark(kind: str, index: int):
@@ -152,8 +190,13 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
         previous = slots.get(slot)
 
         def marked(args, extra):
-            inside = {**args[keys.TRANSFORMER_OPTIONS], keys.MARK: Mark(kind, index)}
-            args = {**args, keys.TRANSFORMER_OPTIONS: inside}
+            args, extra = dict(args), dict(extra)
+            # ComfyUI gives the options in the first argument, forwards of other packs in either or in none
+            holder = next((given for given in (args, extra) if given.get(keys.TRANSFORMER_OPTIONS) is not None), None)
+            if holder is None:
+                run.outcome.decline(address_of_call[kind, index, 0], Reason.NO_OPTIONS)
+            else:
+                holder[keys.TRANSFORMER_OPTIONS] = {**holder[keys.TRANSFORMER_OPTIONS], keys.MARK: Mark(kind, index)}
             return extra[keys.ORIGINAL_BLOCK](args) if previous is None else previous(args, extra)
 
         slots[slot] = _never_compiled(marked)
@@ -167,18 +210,29 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
         _, tokens = call.size(call.q)
         run.announce(address, call.q.device, call.conditions, call.prompts, image=forward.image(tokens, call.image_start))
 
-    slots = options.setdefault(keys.REPLACEMENTS, {}).setdefault(keys.TRANSFORMER_SLOTS, {})
-    for kind, index in family.markable_blocks(network):
+    blocks = list(family.markable_blocks(network))
+    if blocks:  # else nothing is put there: compiled code may come to depend on it
+        slots = options.setdefault(keys.REPLACEMENTS, {}).setdefault(keys.TRANSFORMER_SLOTS, {})
+    for kind, index in blocks:
         mark(kind, index)
     add_wrapper_with_key(WrappersMP.APPLY_MODEL, keys.WRAPPER, apply_model, options)
     return announce
 
 
-def _branches(guider, conds: Sequence) -> tuple[str, ...]:
-    """Which of `conds` is negative: guiders order them as they like, and context windows copy them."""
-    negatives = {condition[keys.PROMPT_ID] for condition in guider.original_conds.get(keys.NEGATIVE_PROMPTS) or ()}
-    negative = next((position for position, cond in enumerate(conds) if cond and cond[0][keys.PROMPT_ID] in negatives), 1)
-    return tuple(NEGATIVE if position == negative else POSITIVE for position in range(len(conds)))
+def _conditions(guider, conds: Sequence) -> list[tuple[str, bool]]:
+    """Of each of `conds` its branch, and whether it is the guider's positive or negative rather than a third condition.
+
+    Guiders order them as they like, and context windows copy them.
+    """
+    positives, negatives = (
+        {prompt[keys.PROMPT_ID] for prompt in guider.original_conds.get(name) or ()} for name in (keys.POSITIVE_PROMPTS, keys.NEGATIVE_PROMPTS)
+    )
+    ids = [cond[0][keys.PROMPT_ID] if cond else None for cond in conds]
+    negative = next((position for position, id in enumerate(ids) if id in negatives), 1)
+    known = any(id in positives for id in ids)
+    return [
+        (NEGATIVE, True) if position == negative else (POSITIVE, id in positives or not known) for position, id in enumerate(ids)
+    ]
 
 
 def _never_compiled(function: Callable) -> Callable:

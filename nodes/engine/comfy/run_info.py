@@ -13,7 +13,7 @@ from .model import model_name
 from .prompt import executing, node_of_graph
 
 
-def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[float], seed: int | None, complete: bool) -> RunInfo:
+def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[float], seed: int | None) -> RunInfo:
     """Of what one observer saw in a run of a guider. `schedule` are the sigmas handed to the sampler."""
     node, prompt = executing()
     cfg = getattr(guider, "cfg", None)
@@ -24,23 +24,23 @@ def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[f
         label=observer.probe.label,
         space=observer.probe.space,
         family=model_name(guider.model_patcher),
-        sampler=_sampler_name(sampler),
+        sampler=sampler_name(sampler),
         steps=len(schedule) - 1,
         schedule=tuple(schedule),
         blocks=tuple(map(str, observer.probe.blocks)),
         rules=tuple(map(str, run.plan.rules)),
         notes=(*run.outcome.notes(), *notes),
-        complete=complete,
+        complete=not run.outcome.stopped,
         node=node and node_of_graph(node),
         prompt=prompt,
         pack_version=pack_version,
         comfyui_version=comfyui_version,
-        seed=seed,
+        seed=seed if isinstance(seed, int) else None,
         cfg=cfg if isinstance(cfg, (int, float)) else None,
     )
 
 
-def _sampler_name(sampler) -> str:
+def sampler_name(sampler) -> str:
     """'euler' from sample_euler: ComfyUI's sampler objects do not keep the name that they were chosen by."""
     function = getattr(sampler, "sampler_function", sampler)
     return getattr(function, "__name__", type(function).__name__).removeprefix("sample_").removesuffix("_function")

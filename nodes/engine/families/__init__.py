@@ -3,8 +3,6 @@
 A network is told by the name of its class. UNets are one family; the transformers are the rows of `table`.
 """
 
-from torch.nn import Module
-
 from .class_names import class_names
 from .table import REFUSED, TRANSFORMERS
 from .transformer import TransformerFamily
@@ -16,9 +14,9 @@ SUPPORTED = ", ".join((UNETS, *dict.fromkeys(family.label for family in TRANSFOR
 Family = UNetFamily | TransformerFamily
 
 
-def family_of(network: Module, name: str) -> Family:
-    """The family of a network, which the user knows by `name`. Raises ValueError that says why if it cannot be patched."""
-    names = class_names(network)
+def family_of(cls: type, name: str) -> Family:
+    """The family of a network by its class; the user knows it by `name`. Raises ValueError that says why if it cannot be patched."""
+    names = class_names(cls)
     if UNET in names:
         return UNetFamily()
     for path in names:
@@ -26,4 +24,4 @@ def family_of(network: Module, name: str) -> Family:
             return TRANSFORMERS[path]
         if path in REFUSED:
             raise ValueError(f"Circulation cannot patch {name} models: {REFUSED[path].reason}. Supported: {SUPPORTED}.")
-    raise ValueError(f"Circulation does not know {name} models. Supported: {SUPPORTED}.")
+    raise ValueError(f"Circulation does not know {name} models whose network is a {cls.__name__}. Supported: {SUPPORTED}.")

@@ -27,11 +27,11 @@ class UNetFamily:
             )
             for index, part in enumerate(modules)
             for transformer in part
-            if SPATIAL in class_names(transformer)
+            if SPATIAL in class_names(type(transformer))
             for layer, block in enumerate(transformer.transformer_blocks)
         ]
 
 
 def alternates_with_time(network: Module) -> bool:
     """Video UNets: each spatial self-attention is followed by a temporal one under the same address."""
-    return any(SPATIAL_AND_TEMPORAL in class_names(part) for part in network.modules())
+    return any(SPATIAL_AND_TEMPORAL in class_names(type(part)) for part in network.modules())

@@ -98,8 +98,8 @@ def ratio(length: Tensor, new: Tensor) -> Tensor:
 
 
 def norm(x: Tensor) -> Tensor:
-    """Over the last axis, float32, (…, 1), at least 1e-6."""
-    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).clamp_min_(1e-6)
+    """Over the last axis, float32 or wider, (…, 1), at least 1e-6."""
+    return torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.promote_types(x.dtype, torch.float32)).clamp_min_(1e-6)
 
 
 def adapt(

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..choices import MEASURES
-from .record import RunRecord, step_at_sigma
+from .record import RunRecord
+from .steps import places
 
 AXES = {
     "energy": "energy E  (lower: more coherent)",
@@ -96,7 +97,7 @@ def aligned(run: RunRecord, reference: RunRecord, measure: int, blocks: Sequence
     """(place on the reference's schedule, mean over branches and images by evaluation and block), steps counted from 1."""
     positions = [run.info.blocks.index(block) for block in blocks]
     values = _mean(run.values[measure][:, positions], axes=(2, 3))
-    at = numpy.array([step_at_sigma(float(sigma), reference.info.schedule) for sigma in run.sigma]) + 1
+    at = numpy.array(places(run.sigma.tolist(), reference.info.schedule)) + 1
     order = numpy.argsort(at, kind="stable")
     return at[order], values[order]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -101,14 +101,6 @@ def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
     for position, stage in enumerate(stages):
         positions.setdefault(stage, []).append(position)
     return positions
-
-
-def step_at_sigma(sigma: float, schedule: Sequence[float]) -> float:
-    """Where sigma lies on a descending schedule, in steps from 0; between two of its sigmas, a fraction."""
-    for step, (high, low) in enumerate(pairwise(schedule)):
-        if sigma > low * (1 + 1e-4):  # samplers compute with sigma before they hand it over
-            return step + max(0.0, (high - sigma) / (high - low))
-    return float(max(len(schedule) - 2, 0))
 
 
 def rows(record: Record) -> Iterator[tuple]:

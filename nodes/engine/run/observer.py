@@ -3,14 +3,23 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..choices import BOTH, IMAGE_TOKENS, MEASURES, NEGATIVE
 from ..records.chart import point
-from ..records.record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack, step_at_sigma
+from ..records.record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
 from ..rules.blocks import Address, Block
+
+
+class Chunk(NamedTuple):
+    """An equal share of a batch's rows."""
+
+    branch: str
+    prompt: object  # what tells it apart from the other prompts of its branch
+    main: bool = True  # whether it is the guider's positive or negative, and no third condition of its
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +53,7 @@ class Observer:
         self._measuring = False
         self._passes = 0
         self._values: Tensor | None = None
+        self._measured: set[tuple[Address, str]] = set()  # in this evaluation
         self._prompts: dict[str, object] = {}  # the prompt that stands for each branch in this evaluation
         self._sigmas: list[float] = []
         self._steps: list[float] = []
@@ -51,13 +61,16 @@ class Observer:
         self._sent_steps: set[int] = set()
         self.left_out: dict[str, int] = {}
 
-    def begin_evaluation(self, sigma: float) -> None:
-        """The sampler asks the model at this sigma."""
+    def begin_evaluation(self, sigma: float, step: float) -> None:
+        """The sampler asks the model, at this sigma and at this place on the schedule."""
         self._keep()
-        step = step_at_sigma(sigma, self._schedule)
         self._measuring = math.floor(step) % self.probe.every_n_steps == 0
         self._passes = 0
         self._sigma, self._step = sigma, step
+
+    def correct(self, step: float) -> None:
+        """The place where the sampler says that it asked."""
+        self._step = step
 
     def begin_pass(self) -> None:
         """Its answer takes one batch of model calls more."""
@@ -68,26 +81,30 @@ class Observer:
         if not self._measuring or address not in self._positions:
             return False
         if self._passes > 1:
-            self._leave_out("calls of further passes (guidance that asks the model again, or context windows)")
+            self.leave_out("calls of further passes (guidance that asks the model again, or context windows)")
             return False
         return True
 
-    def see(self, address: Address, chunks: Sequence[tuple[str, object]], measured: Tensor) -> None:
-        """`measured` is (measure, row), float32; `chunks` names the branch and the prompt of each equal share of the rows."""
+    def see(self, address: Address, chunks: Sequence[Chunk], measured: Tensor) -> None:
+        """`measured` is (measure, row), float32."""
         images = measured.shape[1] // len(chunks)
         if self._values is None:
             shape = (len(MEASURES), len(self._positions), len(AXIS_BRANCHES), images)
             self._values = torch.full(shape, torch.nan, device=measured.device)
         elif self._values.shape[-1] != images:
-            self._leave_out("calls on another number of images")
+            self.leave_out("calls on another number of images")
             return
         for position in reversed(range(len(chunks))):  # ComfyUI runs a branch's prompts last to first
-            branch, prompt = chunks[position]
+            branch, prompt, main = chunks[position]
             if self.probe.branches not in (BOTH, branch):
                 continue
-            if self._prompts.setdefault(branch, prompt) != prompt:
-                self._leave_out(f"calls of further {branch} prompts")
+            if not main or self._prompts.setdefault(branch, prompt) != prompt:
+                self.leave_out(f"calls of further {branch} prompts")
                 continue
+            if (address, branch) in self._measured:
+                self.leave_out("further calls at the same block (tiles)")
+                continue
+            self._measured.add((address, branch))
             rows = measured[:, position * images : (position + 1) * images]
             self._values[:, self._positions[address], int(branch == NEGATIVE)] = rows
 
@@ -109,6 +126,7 @@ class Observer:
         values = self._values.cpu()
         self._values = None
         self._prompts.clear()
+        self._measured.clear()
         self._evaluations.append(values)
         self._sigmas.append(self._sigma)
         self._steps.append(self._step)
@@ -120,5 +138,6 @@ class Observer:
         stages = by_stage(block.stage for block in self.probe.blocks)
         return {"steps": len(self._schedule) - 1, "measures": list(MEASURES), **point(values, stages, step, sigma)}
 
-    def _leave_out(self, what: str) -> None:
+    def leave_out(self, what: str) -> None:
+        """Counts calls that were not measured, and says what they were."""
         self.left_out[what] = self.left_out.get(what, 0) + 1

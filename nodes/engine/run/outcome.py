@@ -1,13 +1,17 @@
 """What came of a run, in words for the log, the nodes and the records."""
 
 import logging
+import math
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 
 import torch
 from torch import Tensor
 
-from ..choices import NEGATIVE, POSITIVE
+from ..choices import BOTH, NEGATIVE, POSITIVE
+from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block, describe
 from ..rules.plan import Plan
 
@@ -20,53 +24,91 @@ class Reason(Enum):
     UNEQUAL = "queries and keys differ in number there (HyperTile, token merging, guide frames or a cache of keys)"
     REPLACED = "another node replaces the self-attention there (such as PAG or SAG)"
     UNEVEN = "the rows there do not divide into positive and negative"
+    TILES = "another node hands several tiles to the model at once, and which rows are positive or negative cannot be told: choose branches 'both', or one tile at a time"
+    SCALED = "the attention there has a scale of its own, which input space does not know: choose value space"
     TRAINING = "gradients are being taken"
     NO_IMAGE = "which of the tokens there are the image's could not be told: set tokens to 'all'"
+    NO_OPTIONS = "another node runs those blocks in its own way, without ComfyUI's options (such as TeaCache)"
 
 
 MISCOUNTED = (
     "another node skips or adds attentions, and in this version of ComfyUI the blocks of this model are told apart by counting them"
 )
 SKIPPED = "another node skips those blocks or runs them in its own way"
+NOT_ASKED = "The model's attention never came past Circulation: another node runs the model in its own way (docs/packs.md lists some)."
+COMPILED = (
+    "The compiled model never came past Circulation: it was compiled before Circulation was there. Restart ComfyUI, and "
+    "sample with Circulation first; or take the compile node out."
+)
 
 
 class Outcome:
-    """Written during the run, read when it has ended."""
+    """Written during the run, by several threads where the model is split over devices; read when it has ended."""
 
     def __init__(self, plan: Plan, blocks: Sequence[Block], selected: Iterable[Block], sigmas: Sequence[float]):
         """`blocks` are all of the model in execution order, `selected` those of any rule or probe."""
         self.announced: set[Address] = set()
         self.passes = 0  # that ended
         self.distrusted = False
+        self.asked = False  # whether any attention of the model came past us
+        self.compiled = False
+        self.stopped = False
         self._plan = plan
         self._blocks = tuple(blocks)
         self._selected = tuple(selected)
         self._sigmas = tuple(sigmas)
+        self._lock = threading.Lock()
+        self._evaluations: list[Tensor] = []  # the sigma of each, on its device
+        self._reported: dict[int, int] = {}  # the step of an evaluation, where the sampler says it
+        self._branches: set[str] = set()
         self._hit: set[tuple[int, Address, str]] = set()  # rule, block, branch
+        self._hit_evaluations: dict[int, set[int]] = defaultdict(set)  # of each rule
         self._declined: dict[Reason, dict[Address, int]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
 
+    def begin_evaluation(self, sigma: Tensor) -> None:
+        """The sampler asks the model; `sigma` is (), and is not read yet."""
+        self._evaluations.append(sigma)
+
+    def step_done(self, step: int) -> None:
+        """The sampler says that its last evaluation was for this step."""
+        self._reported[len(self._evaluations) - 1] = step
+
     def hit(self, rule: int, address: Address, branch: str) -> None:
         """A rule changed the rows of a branch at a block."""
-        self._hit.add((rule, address, branch))
+        with self._lock:
+            self._hit.add((rule, address, branch))
+            self._hit_evaluations[rule].add(len(self._evaluations) - 1)
+
+    def announce(self, address: Address, branches: Iterable[str]) -> None:
+        """An attention over the image was announced, for these branches."""
+        with self._lock:
+            self.announced.add(address)
+            self._branches.update(branches)
 
     def decline(self, address: Address, reason: Reason) -> None:
         """A call at a block was left alone."""
-        calls = self._declined.setdefault(reason, {})
-        calls[address] = calls.get(address, 0) + 1
+        with self._lock:
+            calls = self._declined.setdefault(reason, {})
+            calls[address] = calls.get(address, 0) + 1
 
     def add_nonfinite(self, count: Tensor) -> None:
         """Results that were not finite, (), counted on their device."""
-        if count.device in self._nonfinite:
-            self._nonfinite[count.device] += count
-        else:
-            self._nonfinite[count.device] = count
+        with self._lock:
+            if count.device in self._nonfinite:
+                self._nonfinite[count.device] += count
+            else:
+                self._nonfinite[count.device] = count.clone()
 
     def notes(self, blocks: Sequence[Block] | None = None) -> list[str]:
         """What was left alone, where and why, in sentences; of these blocks only, if given."""
         concerned = {block.address for block in (self._selected if blocks is None else blocks)}
         missed = [block for block in self._blocks if block.address in concerned - self.announced]
-        sentences = [f"Never came to {describe(missed)}: {SKIPPED}."] if self.passes and missed else []
+        sentences = []
+        if self.passes and not self.asked:
+            sentences.append(COMPILED if self.compiled else NOT_ASKED)
+        elif self.passes and missed:
+            sentences.append(f"Never came to {describe(missed)}: {SKIPPED}.")
         if self.distrusted:
             sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
         for reason, calls in self._declined.items():
@@ -77,11 +119,15 @@ class Outcome:
         return sentences
 
     def report(self) -> None:
-        """One line at the end of a run, and one more if something was not finite."""
+        """One line at the end of a run, a warning if nothing was hit, and one more if something was not finite."""
         if self._plan.off:
             return
-        rules = "; ".join(map(str, self._plan.rules))
-        log.info(" ".join((f"Circulation: {rules}: {self._extent(range(len(self._plan.rules)))}.", *self.notes())))
+        numbers = range(len(self._plan.rules))
+        line = f"{'; '.join(map(str, self._plan.rules))}: {self._extent(numbers)}."
+        if self.stopped:
+            line = f"Stopped early. {line}"
+        causes = [] if self._hit else [why for number in numbers if (why := self._why_nothing(number))]
+        log.log(logging.INFO if self._hit or self.stopped else logging.WARNING, "Circulation: %s", " ".join((line, *dict.fromkeys(causes), *self.notes())))
         if bad := self._num_nonfinite():
             log.warning(
                 "Circulation: %d attention results were not finite and were replaced by the model's own. "
@@ -97,16 +143,33 @@ class Outcome:
 
     def _status(self, number: int) -> Iterator[str]:
         rule = self._plan.rules[number]
+        if self.stopped:
+            yield "Stopped early."
         if rule.off:
             yield "Off: the model is left as it is."
-        else:
-            yield f"{self._extent([number])}." if any(n == number for n, *_ in self._hit) else "No block hit."
-            blocks = {block.address for block in rule.blocks}
-            if overruled := {address for n, address, _ in self._hit if n > number and address in blocks}:
-                yield f"Nearer to the sampler another Circulation node decides at {len(overruled)} of its {len(blocks)} blocks."
-            yield from self.notes(rule.blocks)
-            if bad := self._num_nonfinite():
-                yield f"{bad} results were not finite and were left as they were."
+            return
+        hit = any(n == number for n, *_ in self._hit)
+        yield f"{self._extent([number])}." if hit else "No block hit."
+        blocks = {block.address for block in rule.blocks}
+        if overruled := {address for n, address, _ in self._hit if n > number and address in blocks}:
+            yield f"Nearer to the sampler another Circulation node decides at {len(overruled)} of its {len(blocks)} blocks."
+        elif not hit and (why := self._why_nothing(number)):
+            yield why
+        yield from self.notes(rule.blocks)
+        if bad := self._num_nonfinite():
+            yield f"{bad} results were not finite and were left as they were."
+
+    def _why_nothing(self, number: int) -> str | None:
+        """Why a rule hit no block, where that is not said by `notes`."""
+        rule = self._plan.rules[number]
+        if not any(a.number == number and self._plan.changes_a_block(a) for sigma in self._asked_sigmas() for a in self._plan.active_at(sigma)):
+            return "Its start, end and schedule cover no step of this run." if self._evaluations and not rule.off else None
+        if self._branches and rule.branches != BOTH and rule.branches not in self._branches:
+            return f"The model was never asked about the {rule.branches} prompt{' (cfg 1 leaves it out)' if rule.branches == NEGATIVE else ''}."
+        return None
+
+    def _asked_sigmas(self) -> list[float]:
+        return [float(sigma) for sigma in self._evaluations]
 
     def _num_nonfinite(self) -> int:
         return sum(int(count) for count in self._nonfinite.values())
@@ -119,17 +182,19 @@ class Outcome:
         return f"{len(blocks)} of {len(self._blocks)} blocks hit, {self._steps(rules)}, {branches}"
 
     def _steps(self, rules: Sequence[int]) -> str:
-        """The steps at which one of these rules acts, as 'steps 3 to 7 of 20'."""
-        total = len(self._sigmas) - 1
-        steps = [
-            step
-            for step, sigma in enumerate(self._sigmas[:-1], 1)
-            if any(a.number in rules and self._plan.changes_a_block(a) for a in self._plan.active_at(sigma))
-        ]
-        if len(steps) == total:
-            return f"all {total} steps"
+        """The steps at which one of these rules acted, as 'steps 3 to 7 of 20'."""
+        total, places, follower = len(self._sigmas) - 1, [], StepFollower(self._sigmas)
+        for evaluation, sigma in enumerate(self._asked_sigmas()):
+            place = follower.place(sigma)
+            places.append(follower.correct(place, sigma, self._reported[evaluation]) if evaluation in self._reported else place)
+        hit = set().union(*(self._hit_evaluations[rule] for rule in rules)) - {-1}
+        steps = sorted({math.floor(places[evaluation]) + 1 for evaluation in hit})
         if not steps:
             return f"none of {total} steps"
+        if len(steps) == total:
+            return f"all {total} steps" if total > 1 else "the only step"
+        if len(steps) == 1:
+            return f"step {steps[0]} of {total}"
         if steps == list(range(steps[0], steps[-1] + 1)):
             return f"steps {steps[0]} to {steps[-1]} of {total}"
         return f"steps {', '.join(map(str, steps))} of {total}"

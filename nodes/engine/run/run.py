@@ -1,5 +1,6 @@
 """One sampling run: what happens to each attention call. What is said of it is in `outcome`."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,10 +14,11 @@ from ..method.fast.circulate import circulate
 from ..method.fast.measures import measure_input, measure_values
 from ..method.fast.workspace import Workspace
 from ..method.formula import ALL, Applied
+from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block
 from ..rules.plan import Plan, Segment
 from ..rules.rule import Rule
-from .observer import Observer, Probe
+from .observer import Chunk, Observer, Probe
 from .outcome import Outcome, Reason
 
 # The rows of a call, and what was applied to them
@@ -29,6 +31,7 @@ class Call(Protocol):
     q: Tensor
     k: Tensor
     v: Tensor
+    scaled: bool  # whether it has a scale of its own
 
     def plain(self) -> Tensor:
         """The model's own output."""
@@ -54,7 +57,7 @@ class PendingAttention:
     """An attention over the image about to be computed, announced by what comes in front of it."""
 
     address: Address
-    chunks: tuple[tuple[str, object], ...]  # of the batch: branch, and what tells its prompts apart
+    chunks: tuple[Chunk, ...]  # of the batch
     segments: tuple[Segment, ...]
     observers: tuple[Observer, ...]
     x: Tensor | None
@@ -74,12 +77,29 @@ class PendingAttention:
         return any(c.tokens == IMAGE_TOKENS for c in circulations) or any(o.probe.tokens == IMAGE_TOKENS for o in self.observers)
 
 
+class _Stream:
+    """What is pending in one thread on one device, and the memory that is used there."""
+
+    def __init__(self):
+        self.pending: PendingAttention | None = None
+        self.workspace = Workspace()
+        self._last: Address | None = None
+        self._was_temporal = False
+
+    def is_temporal(self, address: Address) -> bool:
+        """Video UNets announce each address twice in a row, for the frames and then for time."""
+        self._was_temporal = address == self._last and not self._was_temporal
+        self._last = address
+        return self._was_temporal
+
+
 class Run:
     """Created when sampling starts, dropped when it ends.
 
     `begin_evaluation` is called when the sampler asks the model, `begin_pass` and `end_pass` around each
     batch of model calls that it takes to answer, `announce` in front of attentions, `attention` by each
-    attention call. `announce` and `attention` read nothing back from the device.
+    attention call. `announce` and `attention` read nothing back from the device, and may be called by a thread
+    for each device.
     """
 
     def __init__(self, plan: Plan, observers: Sequence[Observer], blocks: Sequence[Block], sigmas: Sequence[float], video: bool):
@@ -90,10 +110,11 @@ class Run:
         selected = [block for part in parts for block in part.blocks]
         self.outcome = Outcome(plan, blocks, selected, sigmas)
         self._video = video
-        self._branches: tuple[str, ...] = ()
-        self._pending: dict[torch.device, PendingAttention | None] = {}
-        self._last_announced: tuple[Address | None, bool] = (None, False)
-        self._workspace = Workspace()
+        self._follower = StepFollower(sigmas)
+        self._sigma = self._place = 0.0
+        self._conditions: tuple[tuple[str, bool], ...] = ()
+        self._rows = 0
+        self._streams: dict[tuple[int, torch.device], _Stream] = {}
 
     @property
     def idle(self) -> bool:
@@ -102,14 +123,24 @@ class Run:
 
     def begin_evaluation(self, sigma: Tensor) -> None:
         """`sigma` is (B,); read back once, and only where somebody asks."""
+        self.outcome.begin_evaluation(sigma.flatten()[0])
         if self.observers:
-            now = float(sigma.flatten()[0])
+            self._sigma = float(sigma.flatten()[0])
+            self._place = self._follower.place(self._sigma)
             for observer in self.observers:
-                observer.begin_evaluation(now)
+                observer.begin_evaluation(self._sigma, self._place)
 
-    def begin_pass(self, sigma: Tensor, branches: tuple[str, ...]) -> None:
-        """`branches` says of each condition whether it is positive or negative."""
-        self._branches = branches
+    def step_done(self, step: int) -> None:
+        """The sampler says that its last evaluation was for this step."""
+        self.outcome.step_done(step)
+        if self.observers:
+            self._place = self._follower.correct(self._place, self._sigma, step)
+            for observer in self.observers:
+                observer.correct(self._place)
+
+    def begin_pass(self, sigma: Tensor, conditions: Sequence[tuple[str, bool]], rows: int) -> None:
+        """`conditions` says of each its branch, and whether it is the guider's main one there; `rows` is the number of images."""
+        self._conditions, self._rows = tuple(conditions), rows
         if self.plan.limited_in_time:
             self.plan.set_sigma(float(sigma.flatten()[0]))
         for observer in self.observers:
@@ -118,10 +149,6 @@ class Run:
     def end_pass(self) -> None:
         """Not called if the pass was cut short."""
         self.outcome.passes += 1
-
-    def distrust(self) -> None:
-        """The attentions of a model call were other than those of this family: it is no longer known which is which."""
-        self.outcome.distrusted = True
 
     def announce(
         self, address: Address | None, device: torch.device, conditions: Sequence[int] = (), prompts: Sequence[object] = (),
@@ -132,28 +159,31 @@ class Run:
         `conditions` and `prompts` say of each chunk of the batch to which condition and prompt it belongs,
         x (B, L, C) is what the attention gets where that is known, `image` those of the tokens that are the image's.
         """
-        unused = self._pending.get(device)
-        if unused is not None:
-            self.outcome.decline(unused.address, Reason.REPLACED)
-        self._pending[device] = None
-        if address is None or self.outcome.distrusted or self._is_temporal(address):
+        stream = self._stream(device)
+        if stream.pending is not None:
+            self.outcome.decline(stream.pending.address, Reason.REPLACED)
+        stream.pending = None
+        if address is None or self.outcome.distrusted or (self._video and stream.is_temporal(address)):
             return
-        self.outcome.announced.add(address)
-        branches = tuple(self._branches[c] if c < len(self._branches) else POSITIVE for c in conditions)
+        described = [self._conditions[c] if c < len(self._conditions) else (POSITIVE, True) for c in conditions]
+        chunks = tuple(Chunk(branch, prompt, main) for (branch, main), prompt in zip(described, prompts))
+        branches = tuple(chunk.branch for chunk in chunks)
+        self.outcome.announce(address, branches)
         segments = self.plan.segments(address, branches)
         observers = tuple(observer for observer in self.observers if observer.wants(address))
         if segments or observers:
             spaces = {s.circulation.rescale for s in segments if s.circulation} | {o.probe.space for o in observers}
             x_needed = x if INPUT_SPACE in spaces else None
-            self._pending[device] = PendingAttention(address, tuple(zip(branches, prompts)), segments, observers, x_needed, image)
+            stream.pending = PendingAttention(address, chunks, segments, observers, x_needed, image)
 
     def attention(self, call: Call) -> Tensor:
         """What the model gets in place of the call's own output, in its layout and dtype."""
+        self.outcome.asked = True
         plain = call.plain()
-        pending = self._pending.get(call.q.device)
+        stream = self._stream(call.q.device)
+        pending, stream.pending = stream.pending, None
         if pending is None:
             return plain
-        self._pending[call.q.device] = None
         if reason := self._objection(call, plain, pending):
             self.outcome.decline(pending.address, reason)
             return plain
@@ -161,19 +191,33 @@ class Run:
         results: Results = []
         if pending.segments:
             self._note_hits(pending)
-            out, results = self._circulated(call, plain, pending)
+            out, results = self._circulated(call, plain, pending, stream.workspace)
         if pending.observers:
-            self._observe(call, out, results, pending)
+            if self._in_tiles(call, pending):
+                for observer in pending.observers:
+                    observer.leave_out("calls on several tiles at once")
+            else:
+                self._observe(call, out, results, pending, stream.workspace)
         return out
+
+    def _stream(self, device: torch.device) -> _Stream:
+        key = threading.get_ident(), device
+        if key not in self._streams:
+            self._streams[key] = _Stream()
+        return self._streams[key]
+
+    def _in_tiles(self, call: Call, pending: PendingAttention) -> bool:
+        """Whether a chunk holds several times the rows that the sampler asked about: other nodes put tiles into the batch."""
+        return bool(self._rows) and call.q.shape[0] > self._rows * len(pending.chunks)
 
     def _note_hits(self, pending: PendingAttention) -> None:
         for segment in pending.segments:
             if segment.circulation:
-                for rule, (branch, _) in zip(segment.rules, pending.chunks[segment.start : segment.stop]):
+                for rule, chunk in zip(segment.rules, pending.chunks[segment.start : segment.stop]):
                     assert rule is not None
-                    self.outcome.hit(rule, pending.address, branch)
+                    self.outcome.hit(rule, pending.address, chunk.branch)
 
-    def _circulated(self, call: Call, plain: Tensor, pending: PendingAttention) -> tuple[Tensor, Results]:
+    def _circulated(self, call: Call, plain: Tensor, pending: PendingAttention, workspace: Workspace) -> tuple[Tensor, Results]:
         q, k, v = map(call.heads_of, (call.q, call.k, call.v))
         out = torch.empty_like(plain)
         plain_heads, out_heads = call.heads_of_output(plain), call.heads_of_output(out)
@@ -184,11 +228,11 @@ class Run:
             applied, tokens = None, slice(0, 0)
             if segment.circulation is not None:
                 tokens = pending.tokens_for(segment.circulation.tokens)
-                attend = partial(call.attend, rows=rows, queries=tokens, workspace=self._workspace)
+                attend = partial(call.attend, rows=rows, queries=tokens, workspace=workspace)
                 x, out_rows = None if pending.x is None else pending.x[rows], out_heads[rows, :, tokens]
                 applied = circulate(
                     q[rows], k[rows], v[rows], plain_heads[rows], attend, segment.circulation, out_rows,
-                    self._workspace, x, call.mask_of(rows), tokens,
+                    workspace, x, call.mask_of(rows), tokens,
                 )
             results.append((rows, applied))
             for others in _outside(tokens):
@@ -197,14 +241,13 @@ class Run:
 
     def _finite_or(self, plain: Tensor, out: Tensor) -> Tensor:
         """Image by image the model's own output where ours is not finite, counted on the device."""
-        good = torch.isfinite(out.sum(tuple(range(1, out.ndim)), keepdim=True, dtype=torch.float32))
-        bad = (~good).sum()
-        self.outcome.add_nonfinite(bad)
-        if out.device.type == "cpu" and not bad:  # which costs nothing to read there
+        good = _finite_images(out)
+        if out.device.type == "cpu" and good.all():  # which costs nothing to read there
             return out
+        self.outcome.add_nonfinite((~good & _finite_images(plain)).sum())
         return torch.where(good, out, plain, out=out)
 
-    def _observe(self, call: Call, out: Tensor, results: Results, pending: PendingAttention) -> None:
+    def _observe(self, call: Call, out: Tensor, results: Results, pending: PendingAttention, workspace: Workspace) -> None:
         """Stability of what the model retrieved, after circulation if any acted."""
         q, k = call.heads_of(call.q), call.heads_of(call.k)
         measured = {}
@@ -212,35 +255,36 @@ class Run:
             if space == VALUE_SPACE:
                 tokens = pending.tokens_for(choice)
                 values = call.heads_of_output(out)[:, :, tokens]
-                measured[space, choice] = measure_values(q[:, :, tokens], k[:, :, tokens], values, self._workspace)
+                measured[space, choice] = measure_values(q[:, :, tokens], k[:, :, tokens], values, workspace)
             else:
                 assert pending.x is not None  # families that do not show it are refused by the node
                 by_rows = [
-                    measure_input(q[rows], k[rows], pending.x[rows], call.mask_of(rows), self._workspace, applied)
+                    measure_input(q[rows], k[rows], pending.x[rows], call.mask_of(rows), workspace, applied)
                     for rows, applied in results or [(slice(None), None)]
                 ]
                 measured[space, choice] = torch.cat(by_rows, dim=1)
         for observer in pending.observers:
             observer.see(pending.address, pending.chunks, measured[observer.probe.space, observer.probe.tokens])
 
-    def _is_temporal(self, address: Address) -> bool:
-        """Video UNets announce each address twice in a row, for the frames and then for time."""
-        last, was_temporal = self._last_announced
-        temporal = self._video and address == last and not was_temporal
-        self._last_announced = (address, temporal)
-        return temporal
-
-    @staticmethod
-    def _objection(call: Call, plain: Tensor, pending: PendingAttention) -> Reason | None:
+    def _objection(self, call: Call, plain: Tensor, pending: PendingAttention) -> Reason | None:
         if call.size(call.q) != call.size(call.k):
             return Reason.UNEQUAL
         if call.q.shape[0] % len(pending.chunks):
             return Reason.UNEVEN
+        if len(pending.segments) > 1 and self._in_tiles(call, pending):
+            return Reason.TILES
+        if call.scaled and pending.x is not None:
+            return Reason.SCALED
         if plain.requires_grad:
             return Reason.TRAINING
         if pending.image is None and pending.needs_image:
             return Reason.NO_IMAGE
         return None
+
+
+def _finite_images(out: Tensor) -> Tensor:
+    """Whether each image of (B, …) is finite, (B, 1, …)."""
+    return torch.isfinite(out.sum(tuple(range(1, out.ndim)), keepdim=True, dtype=torch.promote_types(out.dtype, torch.float32)))
 
 
 def _outside(tokens: slice) -> Iterator[slice]:
