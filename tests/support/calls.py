@@ -16,7 +16,7 @@ def run_for_one_call(block, circulation=None, probed=None, branches="both"):
     observers = [probe.Observer(each, (1.0, 0.0)) for each in probes]
     run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
     run.begin_evaluation(torch.ones(1))
-    run.begin_pass(torch.ones(1), ("positive", "negative"))
+    run.begin_pass(torch.ones(1), (("positive", True), ("negative", True)), rows=0)
     return run
 
 

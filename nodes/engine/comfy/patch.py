@@ -96,6 +96,8 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
         blocks, video = patchable_blocks(model), alternates_with_time(diffusion_model(model))
     except (ValueError, TypeError) as error:
         log.warning("Circulation left the model alone: %s", ascii_line(str(error)))
+        for rule in rules:
+            events.send(events.STATUS, rule.node and node_of_graph(rule.node), {"text": f"Left alone: {error}"})
         return None
     return Run(Plan(rules, percent_to_sigma, blocks), [Observer(probe, schedule) for probe in probes], blocks, schedule, video)
 

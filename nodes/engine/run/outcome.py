@@ -14,6 +14,7 @@ from ..choices import BOTH, NEGATIVE, POSITIVE
 from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block, describe
 from ..rules.plan import Plan
+from ..text import ascii_line
 
 log = logging.getLogger("circulation")
 
@@ -127,7 +128,7 @@ class Outcome:
         if self.stopped:
             line = f"Stopped early. {line}"
         causes = [] if self._hit else [why for number in numbers if (why := self._why_nothing(number))]
-        log.log(logging.INFO if self._hit or self.stopped else logging.WARNING, "Circulation: %s", " ".join((line, *dict.fromkeys(causes), *self.notes())))
+        log.log(logging.INFO if self._hit or self.stopped else logging.WARNING, "Circulation: %s", ascii_line(" ".join((line, *dict.fromkeys(causes), *self.notes()))))
         if bad := self._num_nonfinite():
             log.warning(
                 "Circulation: %d attention results were not finite and were replaced by the model's own. "
