@@ -11,9 +11,9 @@ from support.host import ROOT
 BENCH = ROOT / "tests" / "bench"
 sys.path.append(str(BENCH))
 
-import cases  # noqa: E402
-import readme  # noqa: E402
-from shapes import SHAPES  # noqa: E402
+import cases
+import readme
+from shapes import SHAPES
 
 
 def run(*arguments):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 torch.set_num_threads(1)  # models this small gain nothing from more, and lose much on a busy machine
 PACK = load(ROOT)
 
-import nodes as comfy_nodes  # noqa: E402, F401
+import nodes as comfy_nodes  # noqa: F401
 
 
 def engine(name: str):
