@@ -15,7 +15,7 @@ COMFY = Path(os.environ["COMFYUI_PATH"]).resolve()
 
 sys.path.insert(0, str(COMFY))
 
-from comfy.cli_args import args  # noqa: E402
+from comfy.cli_args import args
 
 args.cpu = os.environ.get("CIRCULATION_DEVICE", "cpu") == "cpu"
 

@@ -21,7 +21,7 @@ from . import render
 
 args.cpu = not torch.cuda.is_available()
 
-from . import train  # noqa: E402
+from . import train
 
 WORK = ROOT / ".comfy" / "train"
 
