@@ -8,7 +8,6 @@ import comfy.samplers
 import comfy_extras.nodes_context_windows
 import comfy_extras.nodes_custom_sampler
 import comfy_extras.nodes_hooks
-import nodes as comfy_nodes
 import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -18,6 +17,8 @@ from support.host import patch
 from support.models import conditioning
 from support.sampling import sample
 from support.watch import record
+
+import nodes as comfy_nodes
 
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from support import models, transformers
 from support.errors import change
-from support.host import PACK, ROOT, comfy_nodes, engine, node, patch, probe
+from support.host import engine, node, patch, probe
 from support.transformers import build, sample
 from support.watch import watch
 
@@ -131,11 +131,6 @@ def test_what_is_left_alone_is_listed_with_the_reason():
     assert "no: attends to the text in place of the image" in upscaler
     with pytest.raises(TypeError, match="not a diffusion model"):
         listed(object())
-
-
-def test_every_node_has_a_help_page():
-    nodes = {id for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
-    assert nodes == {page.stem for page in (ROOT / "js" / "docs").glob("*.md")} and "ModelBlocks" in nodes
 
 
 # Files
