@@ -3,8 +3,8 @@
 import importlib
 from pathlib import Path
 
-from circulation_demo.inprocess import load, node, patch, probe, with_hidden  # noqa: F401
 import torch
+from circulation_demo.inprocess import load, node, patch, probe, with_hidden  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[2]
 
