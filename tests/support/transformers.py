@@ -261,10 +261,10 @@ FAMILIES: dict[str, Small] = {
 PRESENT = [name for name, small in FAMILIES.items() if comfyui_is_at_least(small.since)]
 
 
-def build(name: str, **changed):
-    """A MODEL."""
+def build(name: str, dtype: torch.dtype = torch.float32, **changed):
+    """A MODEL, with weights in `dtype`."""
     small = FAMILIES[name]
-    return models.made(small.family, {**small.config, **changed})
+    return models.made(small.family, {**small.config, **changed}, dtype)
 
 
 def conditioning(name: str, seed: int, tokens: int = 16, **extra) -> list:
