@@ -47,7 +47,7 @@ def test_each_evaluation_of_a_sampler_is_one_row_at_its_own_sigma(model, sampler
     grid = run.info.schedule
     for step, sigma in zip(run.step.tolist(), run.sigma.tolist()):
         low, high = grid[int(step) + 1], grid[int(step)]
-        assert low <= sigma * (1 + 1e-3) and sigma <= high * (1 + 1e-3) or sigma >= grid[0]
+        assert (low <= sigma * (1 + 1e-3) and sigma <= high * (1 + 1e-3)) or sigma >= grid[0]
     if sampler == "euler":
         assert run.step.tolist() == [0, 1, 2, 3]
     if sampler == "heun":  # the second evaluation of a step stands where the next begins
@@ -93,7 +93,8 @@ def test_the_extra_pass_of_perturbed_attention_is_left_out(model):
 def test_one_prompt_stands_for_its_branch_and_the_others_are_left_out(model):
     positive = conditioning("sd15", 1)
     alone, _ = run_of(model, positive=positive, steps=1)
-    area = node_helpers.conditioning_set_values(conditioning("sd15", 3), {"area": (8, 8, 0, 0), "strength": 1.0, "set_area_to_bounds": False})
+    where = {"area": (8, 8, 0, 0), "strength": 1.0, "set_area_to_bounds": False}
+    area = node_helpers.conditioning_set_values(conditioning("sd15", 3), where)
     further = conditioning("sd15", 4)
     for extra in (area, further):
         run, _ = run_of(model, positive=positive + extra, steps=1)

@@ -65,7 +65,9 @@ def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bi
         torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("threads, tokens, parts", [(1, 384, 1), (2, 384, 2), (3, 384, 3), (64, 384, 3), (4, 512, 4), (2, 385, 1), (2, 128, 1)])
+@pytest.mark.parametrize(
+    "threads, tokens, parts", [(1, 384, 1), (2, 384, 2), (3, 384, 3), (64, 384, 3), (4, 512, 4), (2, 385, 1), (2, 128, 1)]
+)
 def test_the_measures_are_the_same_on_any_number_of_threads(threads, tokens, parts, monkeypatch):
     """A head that is alone is measured by all threads, each with as many of its tokens."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)

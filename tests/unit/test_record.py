@@ -38,7 +38,7 @@ def damaged(path, **metadata):
 @pytest.mark.parametrize("write, words", [
     (lambda path: path.write_bytes(b"not a file of this kind"), "not a readable stability record"),
     (lambda path: path.write_bytes(b""), "not a readable stability record"),
-    (lambda path: damaged(path), "not a stability record"),
+    (damaged, "not a stability record"),
     (lambda path: damaged(path, format="circulation-stability", version="99", runs="[]"), "has format 99"),
     (lambda path: damaged(path, format="circulation-stability", version="one", runs="[]"), "damaged"),
     (lambda path: damaged(path, format="circulation-stability", version="1", runs="[{]"), "damaged"),

@@ -2,6 +2,7 @@
 
 import json
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -91,7 +92,7 @@ def test_a_ramp_stays_a_ramp(grid, blocks):
     assert list(found) == sorted(found)
     along = tuple(tuple(sorted(row)) for row in grid)
     over_time = [factors(along, blocks, step / 20) for step in range(21)]
-    assert all(x <= y for a, b in zip(over_time, over_time[1:]) for x, y in zip(a, b))
+    assert all(x <= y for a, b in pairwise(over_time) for x, y in zip(a, b))
 
 
 @cases
