@@ -300,7 +300,7 @@ def of_record(live) -> Iterator[tuple[str, str]]:
     host.node("SaveStability").execute(readout[4], "record")
     (path,) = Path(folder_paths.get_output_directory()).glob("*.safetensors")
     with safe_open(path, "pt") as file:
-        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
     path.unlink()
     yield "record measures", of_text(metadata["measures"])
     for name, tensor in tensors.items():

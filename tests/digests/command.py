@@ -6,7 +6,7 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-import support.host  # noqa: F401, I001  first: it finds ComfyUI
+import support.host  # noqa: F401  first: it finds ComfyUI
 
 import comfyui_version
 import torch
