@@ -65,37 +65,60 @@ def test_images_are_bit_identical_with_a_probe(space):
     assert torch.equal(sample(patch(before, alpha=1.2), steps=3), untouched)
 
 
-class Synchronisations(TorchDispatchMode):
-    """Counts the times a value is read back from a tensor: on a GPU each would make Python wait."""
+class Reads(TorchDispatchMode):
+    """Counts the times a value is read back from a tensor: on a GPU each would make Python wait.
 
-    count = 0
+    In inference mode, in which ComfyUI samples, `item` and `bool` reach torch under names of their own.
+    """
+
+    NAMES = ("item", "is_nonzero", "_local_scalar_dense", "nonzero")
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
-            self.count += 1
+        self.count += func.overloadpacket in [getattr(torch.ops.aten, name) for name in self.NAMES]
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("inference", [True, False])
+@pytest.mark.parametrize("read", [torch.Tensor.item, bool, torch.nonzero], ids=["item", "bool", "nonzero"])
+def test_reads_are_counted(read, inference):
+    with torch.inference_mode(inference), Reads() as reads:
+        torch.ones(1).mul(2)
+        assert reads.count == 0
+        read(torch.ones(1))
+    assert reads.count == 1
+
+
+def reads_in_each_call(model):
+    """Of each call of the model in a run of four steps, the number of values that are read back."""
+    counts = []
+
+    def count(apply_model, options):
+        with Reads() as reads:
+            out = apply_model(options["input"], options["timestep"], **options["c"])
+        counts.append(reads.count)
+        return out
+
+    counted = model.clone()
+    counted.set_model_unet_function_wrapper(count)
+    sample(counted, "sdxl", steps=4)
+    return counts
+
+
 def test_nothing_is_read_back_within_a_model_call():
-    model = patch(build("sdxl"), "CirculationAdaptive", alpha=1.3, start_percent=0.2)
-    probed, live = probe(model)
-
-    def count(patched):
-        counts = []
-
-        def watched(apply_model, options):
-            with Synchronisations() as mode:
-                out = apply_model(options["input"], options["timestep"], **options["c"])
-            counts.append(mode.count)
-            return out
-
-        patched = patched.clone()
-        patched.set_model_unet_function_wrapper(watched)
-        sample(patched, "sdxl", steps=4)
-        return counts
-
-    assert count(probed) == count(build("sdxl"))
+    """But, on a CPU, whether any image of a circulated call was not finite: there that costs nothing."""
+    assert reads_in_each_call(build("sdxl")) == [0, 0, 0, 0]
+    probed, live = probe(build("sdxl"))
+    assert reads_in_each_call(probed) == [0, 0, 0, 0]
     assert live.of(None).runs[0].values.isfinite().all()
+    blocks = 11
+    late = patch(build("sdxl"), "CirculationAdaptive", alpha=1.3, start_percent=0.2)
+    assert reads_in_each_call(late) == [0, blocks, blocks, blocks]
+    probed, _ = probe(late)
+    assert reads_in_each_call(probed) == [0, blocks, blocks, blocks]
 
 
 def test_a_long_run_of_a_large_model_is_small(tmp_path):

@@ -47,3 +47,28 @@ def test_calls_with_heads_split_off_already_keep_their_layout(name, layout):
     else:
         exact = heads_of(exact, heads)
     assert change(calls.site()(backend(name), q, k, v, x, heads=heads, **{layout: True}), exact) < 3e-6
+
+
+@pytest.mark.parametrize("head_dim, sizes", [(64, [64, 128]), (80, [80])])
+def test_a_backend_that_nobody_knows_is_never_given_a_head_that_fused_kernels_refuse(head_dim, sizes):
+    """Doubled heads of more than 128 go to torch's own attention instead."""
+    taken = []
+
+    @attention.wrap_attn
+    def attention_of_tomorrow(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, skip_output_reshape=False, **kwargs):
+        taken.append(q.shape[-1] if skip_reshape else q.shape[-1] // heads)
+        assert taken[-1] <= 128
+        out = attention.attention_basic(q, k, v, heads, mask, attn_precision, skip_reshape, _inside_attn_wrapper=True)
+        return heads_of(out, heads) if skip_output_reshape else out
+
+    *tensors, heads = calls.inputs(head_dim=head_dim, scale=1.0)
+    out = calls.site()(attention_of_tomorrow, *tensors, heads=heads)
+    assert taken == sizes
+    assert change(out, dense.call(*tensors, heads)) < 3e-6
+
+
+@pytest.mark.parametrize("name", ["sub_quad", "split", "basic"])
+def test_a_plain_backend_takes_heads_of_any_size(name, monkeypatch):
+    monkeypatch.setattr(attention, "attention_pytorch", None)
+    *tensors, heads = calls.inputs(head_dim=160, scale=1.0)
+    assert change(calls.site()(backend(name), *tensors, heads=heads), dense.call(*tensors, heads)) < 3e-6
