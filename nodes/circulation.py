@@ -22,33 +22,27 @@ EVEN = json.dumps({"grid": [[1] * 12] * 8}, separators=(",", ":"))
 # Saved workflows hold widget values by position: inputs are only ever added, at the end.
 
 
+def _slider(default: float, limits: tuple[float, float], step: float) -> dict[str, float]:
+    return {"default": default, "min": limits[0], "max": limits[1], "step": step}
+
+
 def _strength_inputs(alpha: float, beta: float) -> list:
     return [
         io.Model.Input("model", tooltip="The diffusion model whose self-attention is changed."),
         io.Float.Input(
             "alpha",
-            default=alpha,
-            min=choices.ALPHA_RANGE[0],
-            max=choices.ALPHA_RANGE[1],
-            step=0.005,
+            **_slider(alpha, choices.ALPHA_RANGE, step=0.005),
             tooltip="Strength of the circulation in self-attention. 1 is off. The paper works at 1.05; "
             "1.2 is its example of too much. Below 1 damps the circulation instead.",
         ),
         io.Float.Input(
             "beta",
-            default=beta,
-            min=choices.BETA_RANGE[0],
-            max=choices.BETA_RANGE[1],
-            step=0.05,
+            **_slider(beta, choices.BETA_RANGE, step=0.05),
             tooltip="How far to go from the model's own attention towards the changed one, and past it: "
             "0 is off, 1 is the changed one, the paper uses 3 to 5.",
         ),
-        io.Float.Input(
-            "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Where in sampling the effect starts."
-        ),
-        io.Float.Input(
-            "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, tooltip="Where in sampling the effect ends."
-        ),
+        io.Float.Input("start_percent", **_slider(0.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect starts."),
+        io.Float.Input("end_percent", **_slider(1.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect ends."),
         io.String.Input(
             "blocks",
             default="all",
@@ -112,18 +106,9 @@ class CirculationControl(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model,
-        alpha: float,
-        beta: float,
-        start_percent: float,
-        end_percent: float,
-        blocks: str,
-        branches: str = BOTH,
-        rescale: str = VALUE_SPACE,
-        schedule: Schedule | None = None,
-        tokens: str = IMAGE_TOKENS,
-    ) -> io.NodeOutput:
+        cls, model, alpha: float, beta: float, start_percent: float, end_percent: float, blocks: str,
+        branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS,
+    ) -> io.NodeOutput:  # fmt: skip
         circulation = CirculationSettings(alpha, beta, rescale, tokens=tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
 
@@ -163,22 +148,10 @@ class CirculationAdaptive(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls,
-        model,
-        alpha: float,
-        beta: float,
-        start_percent: float,
-        end_percent: float,
-        blocks: str,
-        adapt_alpha: bool,
-        adapt_beta: bool,
-        formula: str,
-        eta_over: str,
-        branches: str = BOTH,
-        rescale: str = VALUE_SPACE,
-        schedule: Schedule | None = None,
-        tokens: str = IMAGE_TOKENS,
-    ) -> io.NodeOutput:
+        cls, model, alpha: float, beta: float, start_percent: float, end_percent: float, blocks: str,
+        adapt_alpha: bool, adapt_beta: bool, formula: str, eta_over: str,
+        branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS,
+    ) -> io.NodeOutput:  # fmt: skip
         adaptive = AdaptiveSettings(adapt_alpha, adapt_beta, formula, eta_over)
         circulation = CirculationSettings(alpha, beta, rescale, adaptive, tokens)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)

@@ -43,9 +43,7 @@ class StabilityProbe(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to look into, after all that changes it."),
                 io.Combo.Input(
-                    "measure_in",
-                    options=[VALUE_SPACE, INPUT_SPACE],
-                    default=VALUE_SPACE,
+                    "measure_in", options=[VALUE_SPACE, INPUT_SPACE], default=VALUE_SPACE,
                     tooltip="Value space: what each head hands on; cheap. Input space: the paper's, on the "
                     "attention's input; many times slower.",
                 ),
@@ -97,9 +95,7 @@ class StabilityReadout(io.ComfyNode):
             inputs=[
                 Stability.Input("stability", tooltip="From a Stability Probe or Load Stability."),
                 io.Combo.Input(
-                    "plot",
-                    options=[SHEET, CURVES, HEAT_MAP, IMAGES],
-                    default=SHEET,
+                    "plot", options=[SHEET, CURVES, HEAT_MAP, IMAGES], default=SHEET,
                     tooltip="Sheet: four measures at once. Curves: over steps, by stage. Heat map: block by step. "
                     "Images: how the images of a batch differ.",
                 ),

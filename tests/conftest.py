@@ -5,9 +5,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support import host  # noqa: E402, F401  ComfyUI first: it sets up torch for everything after it
+from support import host  # noqa: F401  ComfyUI first: it sets up torch for everything after it
 
-import comfy.model_management  # noqa: E402
+import comfy.model_management
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ Import this before anything of ComfyUI's. Its options can be set in `args` until
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 from pathlib import Path
@@ -14,24 +15,28 @@ COMFY = Path(os.environ["COMFYUI_PATH"]).resolve()
 
 sys.path.insert(0, str(COMFY))
 
-from comfy.cli_args import args  # noqa: E402
+from comfy.cli_args import args
 
 args.cpu = os.environ.get("CIRCULATION_DEVICE", "cpu") == "cpu"
 
 
-def load(pack: Path) -> str:
-    """The name that ComfyUI gives the package."""
+def comfy_nodes():
+    """ComfyUI's module `nodes`; this pack has a folder of the same name."""
     import nodes
 
-    assert asyncio.run(nodes.load_custom_node(str(pack))), f"ComfyUI could not load {pack}"
+    return nodes
+
+
+@functools.cache
+def load(pack: Path) -> str:
+    """Load a pack, once; the name that ComfyUI gives the package."""
+    assert asyncio.run(comfy_nodes().load_custom_node(str(pack))), f"ComfyUI could not load {pack}"
     return str(pack).replace(".", "_x_")
 
 
 def node(node_id: str):
     """A node class as ComfyUI has registered it."""
-    import nodes
-
-    return nodes.NODE_CLASS_MAPPINGS[node_id]
+    return comfy_nodes().NODE_CLASS_MAPPINGS[node_id]
 
 
 def patch(model, node_id: str = "CirculationControl", **inputs):

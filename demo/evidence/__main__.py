@@ -2,19 +2,24 @@
 
 import argparse
 import json
+import os
 
 from ..environment import prepare
 
-REQUIREMENTS = ["scipy", "scikit-learn", "torch-fidelity", "vendi-score"]
+REQUIREMENTS = ["pandas", "scipy", "scikit-learn", "torch-fidelity", "vendi-score"]
 
 parser = argparse.ArgumentParser(prog="python3 -m demo.evidence", description=__doc__)
 size = parser.add_mutually_exclusive_group()
-size.add_argument("--quick", dest="size", action="store_const", const="quick", help="four settings, 64 images each; fails where a claim of EVIDENCE.md does not show")
-size.add_argument("--full", dest="size", action="store_const", const="full", help="1,008 images of each main setting, 256 of all others")
+quick = "four settings, 64 images each; fails where a claim of EVIDENCE.md does not show"
+full = "1,008 images of each main setting, 256 of all others"
+size.add_argument("--quick", dest="size", action="store_const", const="quick", help=quick)
+size.add_argument("--full", dest="size", action="store_const", const="full", help=full)
 parser.add_argument("--jobs", type=int, help="processes that sample at the same time (default: one for each core)")
+parser.add_argument("--output", type=os.path.abspath, help="folder for images and results (default: demo/output/evidence)")
 parser.add_argument("--publish", action="store_true", help="write to demo/evidence/results and into the tables of EVIDENCE.md")
 parser.set_defaults(size="default")
 
 if __name__ == "__main__":
     options = parser.parse_args()
-    raise SystemExit(prepare(REQUIREMENTS, "the tools of the evidence").run("-m", "circulation_demo.evidence.main", json.dumps(vars(options))))
+    environment = prepare(REQUIREMENTS, "the tools of the evidence")
+    raise SystemExit(environment.run("-m", "circulation_demo.evidence.main", json.dumps(vars(options))))

@@ -148,7 +148,8 @@ def waits(call) -> int:
     """Synchronisations with the GPU during a call, as the profiler sees them."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]) as profile:
         call()
-    return sum(e.count for e in profile.key_averages() if e.key in ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize"))
+    waits = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
+    return sum(event.count for event in profile.key_averages() if event.key in waits)
 
 
 def machine() -> dict:

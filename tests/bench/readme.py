@@ -23,7 +23,8 @@ def with_table(text: str) -> str:
 
 
 def tables() -> str:
-    return "\n".join(table(json.loads(path.read_text(encoding="utf-8"))) for path in (RESULTS / "cpu.json", RESULTS / "cuda.json") if path.exists()) + (
+    measured = [path for path in (RESULTS / "cpu.json", RESULTS / "cuda.json") if path.exists()]
+    return "\n".join(table(json.loads(path.read_text(encoding="utf-8"))) for path in measured) + (
         "" if (RESULTS / "cuda.json").exists() else "\nOn a GPU: not measured.\n"
     )
 
@@ -32,7 +33,8 @@ def table(result: dict) -> str:
     where = result["machine"]
     device = where["gpu"] or f"{where['threads']} threads of a CPU with {where['capability']}"
     head = f"{device}, torch {where['torch']}, {where['backend']} attention, batch {result['batch']}, median of {result['rounds']} rounds:"
-    lines = [head, "", "| | left alone | " + " | ".join((*COLUMNS, *PUBLISHED, MORE)) + " |", "|---" * (3 + len(COLUMNS) + len(PUBLISHED)) + "|"]
+    columns = ("| | left alone", *COLUMNS, *PUBLISHED, MORE)
+    lines = [head, "", " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for subject in dict.fromkeys(row["subject"] for row in result["rows"]):
         found = {row["variant"]: row for row in result["rows"] if row["subject"] == subject}
         if "plain" not in found:

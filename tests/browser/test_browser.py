@@ -46,7 +46,8 @@ def scheduled(seed=None, steps=4, size=64):
     graph = small_graph(workflow("circulation-schedule"), steps, next(seeds) if seed is None else seed, size)
     readout = next(node for node in graph["nodes"] if node["type"] == "StabilityReadout")
     readout["outputs"][3]["links"] = [99]
-    table = dict(id=99, type="PreviewAny", pos=[2040, 600], size=[400, 200], flags={}, order=12, mode=0, outputs=[], properties={}, widgets_values=[])
+    place = dict(pos=[2040, 600], size=[400, 200], order=12)
+    table = dict(id=99, type="PreviewAny", **place, flags={}, mode=0, outputs=[], properties={}, widgets_values=[])
     graph["nodes"].append({**table, "inputs": [{"name": "source", "type": "*", "link": 99}]})
     graph["links"].append([99, readout["id"], 3, 99, 0, "STRING"])
     return graph
@@ -90,7 +91,8 @@ def test_what_this_version_saved_comes_back_whole(screen, path):
         screen.load(saved, settle=300)
         assert {id: node["inputs"] for id, node in screen.prompt().items()} == prompt
         again = screen.saved()
-        assert [node.get("widgets_values") or [] for node in again["nodes"]] == [node.get("widgets_values") or [] for node in saved["nodes"]]
+        now, before = ([node.get("widgets_values") or [] for node in graph["nodes"]] for graph in (again, saved))
+        assert now == before
         saved = again
 
 
@@ -101,7 +103,8 @@ def test_help_pages_and_translations_are_served(server, page):
         assert server.get_bytes(f"{docs}/{id}.md").decode().startswith(f"# {title}\n")
         assert server.get_bytes(f"{docs}/{id}.png").startswith(b"\x89PNG")
     assert server.get("/i18n")["ja"]["nodeDefs"]["StabilityProbe"]["inputs"]["label"]["name"] == "ラベル"
-    assert page.evaluate("[...document.styleSheets].some(sheet => sheet.href?.endsWith('/extensions/attention-circulation/circulation.css'))")
+    sheet = "/extensions/attention-circulation/circulation.css"
+    assert page.evaluate("sheet => [...document.styleSheets].some(({ href }) => href?.endsWith(sheet))", sheet)
 
 
 # --- a run
@@ -197,7 +200,7 @@ def test_another_measure_can_be_chosen_and_is_kept(run, screen):
 def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
     with page.expect_download() as download:
         screen.menu("StabilityReadout", "Save chart as PNG")
-    data = open(download.value.path(), "rb").read()
+    data = download.value.path().read_bytes()
     assert data.startswith(b"\x89PNG") and (int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")) == (1200, 600)
     header, first, *_ = screen.csv("StabilityReadout").splitlines()
     assert header == "step,sigma,stage,energy,instability,alignment,eta,skew ratio"
@@ -239,7 +242,8 @@ def test_a_run_goes_on_in_its_own_workflow_and_after_a_reload(run, screen):
 def test_a_chart_goes_into_a_subgraph_and_follows_its_run_there(run, screen, page):
     screen.load(scheduled())
     probe, _, status = screen.shown()
-    page.evaluate("() => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => ['KSampler', 'StabilityProbe', 'CirculationControl'].includes(n.type)))); }")
+    types = ["KSampler", "StabilityProbe", "CirculationControl"]
+    page.evaluate("types => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type)))); }", types)
     for again in (False, True):
         if again:
             screen.load(screen.saved())
@@ -280,7 +284,8 @@ ONES = [[1] * 12 for _ in range(8)]
 @pytest.fixture
 def painter(screen, page):
     """A new Circulation Schedule in the middle of an empty graph."""
-    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}, settle=400)
+    empty = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
+    screen.load(empty, settle=400)
     page.evaluate("() => { const node = LiteGraph.createNode('CirculationSchedule'); node.pos = [100, 100]; app.graph.add(node); }")
     page.wait_for_timeout(300)
     screen.load(screen.saved(), settle=300)  # older front ends lay out anew what they load for the first time, even by undo
@@ -383,7 +388,7 @@ def test_comfyui_undoes_a_stroke_and_does_it_again(painter, page, by):
     stroke = grid(painter)
     assert stroke != ONES
     for keys, expected in (("Control+z", ONES), ("Control+y", stroke)):
-        painter.keys(keys, until=lambda: grid(painter) == expected)
+        painter.keys(keys, until=lambda expected=expected: grid(painter) == expected)
         painter.look_at("CirculationSchedule")
         assert painter.cells() == [[str(value) for value in row] for row in expected]
 

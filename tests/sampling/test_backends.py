@@ -1,4 +1,4 @@
-"""Attention backends, number formats and numbers that are none."""
+"""Attention backends in whole models, and those with a largest head."""
 
 import logging
 import types
@@ -8,7 +8,7 @@ import comfy.ldm.modules.attention as attention
 import pytest
 import torch
 import torch.nn.functional as F
-from support import calls, dense, models, others
+from support import dense, models, others
 from support.errors import change
 from support.host import engine, patch
 from support.sampling import sample
@@ -51,37 +51,6 @@ def test_a_unet_gives_the_same_on_every_backend(use, name, space):
     for each in PLAIN_BACKENDS:
         use(backend(each))
         assert change(sample(patch(model, alpha=ALPHA, beta=BETA, rescale=space), name), reference) < 5e-5, each
-
-
-MASKS = {"none": None, "one": (24, 24), "per row": (4, 24, 24), "broadcast": (1, 1, 24, 24), "per head": (4, 2, 24, 24)}
-
-
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("name", PLAIN_BACKENDS)
-def test_a_masked_call_gives_the_same_on_every_backend(name, space, mask):
-    q, k, v, x, heads = calls.inputs()
-    shape = MASKS[mask]
-    mask = None if shape is None else 4 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    out = calls.site(rescale=space)(backend(name), q, k, v, x, heads=heads, mask=mask)
-    wide = mask if mask is None or mask.ndim != 3 else mask.unsqueeze(1)
-    exact = dense.call(q, k, v, x, heads, space=space, mask=wide)
-    assert change(out, exact) < 3e-6
-    half = calls.site(rescale=space, branches="positive")(backend(name), q, k, v, x, heads=heads, mask=mask)
-    assert torch.equal(half[:2], backend(name)(q, k, v, heads=heads, mask=mask)[:2])
-    assert change(half[2:], exact[2:]) < 3e-6
-
-
-@pytest.mark.parametrize("layout", ["skip_reshape", "skip_output_reshape"])
-@pytest.mark.parametrize("name", PLAIN_BACKENDS)
-def test_calls_with_heads_split_off_already_keep_their_layout(name, layout):
-    q, k, v, x, heads = calls.inputs()
-    exact = dense.call(q, k, v, x, heads)
-    if layout == "skip_reshape":
-        q, k, v = (heads_of(t, heads) for t in (q, k, v))
-    else:
-        exact = heads_of(exact, heads)
-    assert change(calls.site()(backend(name), q, k, v, x, heads=heads, **{layout: True}), exact) < 3e-6
 
 
 # Backends with a largest head: ComfyUI's own functions for them, on kernels that compute plainly

@@ -3,12 +3,13 @@
 As in test_composition.py the yardstick is the same sampling with every self-attention written out.
 """
 
+from itertools import pairwise
+
 import comfy.hooks
 import comfy.samplers
 import comfy_extras.nodes_context_windows
 import comfy_extras.nodes_custom_sampler
 import comfy_extras.nodes_hooks
-import nodes as comfy_nodes
 import pytest
 import torch
 from comfy.ldm.modules.attention import optimized_attention
@@ -18,6 +19,8 @@ from support.host import patch
 from support.models import conditioning
 from support.sampling import sample
 from support.watch import record
+
+import nodes as comfy_nodes
 
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4
@@ -159,7 +162,7 @@ if hasattr(comfy_extras.nodes_custom_sampler, "Guider_DualModel"):
         guider.set_cfg(4.0)
         guided(guider)
         # each of ours is followed by the cross-attention of its block, which tells the text by its length
-        acted = {following.keys for call, following in zip(calls, calls[1:]) if call.doubled}
+        acted = {following.keys for call, following in pairwise(calls) if call.doubled}
         assert acted == {texts[which][0][0].shape[1] for which in texts if branch in ("both", which)}
 
 

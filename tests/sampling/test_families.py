@@ -1,19 +1,17 @@
 """What is said of a family before sampling: which are supported, why others are not, and what blocks a model has."""
 
-import importlib
-
 import comfy.sd
 import pytest
 import safetensors.torch
 import torch
 from support import models, transformers
 from support.errors import change
-from support.host import PACK, ROOT, comfy_nodes, engine, node, patch, probe
+from support.host import comfyui_is_at_least, engine, node, patch, probe
 from support.transformers import build, sample
 from support.watch import watch
 
-patchable_blocks = engine("comfy.model").patchable_blocks
-FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
+patchable_blocks, class_names = engine("comfy.model").patchable_blocks, engine("families.class_names").class_names
+FAMILIES = transformers.PRESENT
 
 PIXART = dict(
     image_model="pixart_sigma",
@@ -30,14 +28,6 @@ PIXART = dict(
 )
 CASCADE = dict(stable_cascade_stage="b", c_hidden=[16, 16], nhead=[-1, 2], blocks=[[1, 1], [1, 1]], block_repeat=[[1, 1], [1, 1]],
                c_r=16, c_cond=16, c_in=4, c_out=4, level_config=["CT", "CTA"])  # fmt: skip
-
-LATER = {
-    "MageFlowTransformer2DModel", "LensTransformer2DModel", "JoyImageTransformer3DModel", "SingleStreamDiT", "BooguTransformer2DModel",
-    "Ideogram4Transformer", "PixDiT_T2I", "SCAILWanModel", "CogVideoXTransformer3DModel", "Kandinsky5", "ErnieImageModel", "NaDiT",
-    "HiDreamO1Transformer", "WanAnimate2Model", "CausalWanModel", "LTXAVModel", "MiniMaxH3Model", "AceStepConditionGenerationModel",
-    "MiniMaxMusic3DiT", "Trellis2", "LatentSeqMMFlowModel",
-}  # fmt: skip
-
 
 @pytest.mark.parametrize("node_id", ["CirculationControl", "CirculationAdaptive"])
 @pytest.mark.parametrize("family, config, why", [
@@ -60,19 +50,11 @@ def test_an_unknown_family_is_named():
         patch(model)
 
 
-def test_the_table_names_classes_of_comfyui():
-    """In an older one but for those that came later."""
-    table = engine("families.table")
-    missing = set()
-    for path in {**table.TRANSFORMERS, **table.REFUSED}:
-        module, _, name = path.rpartition(".")
-        try:
-            found = hasattr(importlib.import_module(module), name)
-        except ModuleNotFoundError:
-            found = False
-        if not found:
-            missing.add(name)
-    assert missing <= LATER
+def test_every_family_of_this_comfyui_is_tried_on_a_small_model():
+    """A new row needs one in support/transformers.py."""
+    rows = {path for path, family in engine("families.table").TRANSFORMERS.items() if comfyui_is_at_least(family.since)}
+    tried = {next(path for path in class_names(build(name).model.diffusion_model) if path in rows) for name in FAMILIES}
+    assert tried == rows
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -131,11 +113,6 @@ def test_what_is_left_alone_is_listed_with_the_reason():
     assert "no: attends to the text in place of the image" in upscaler
     with pytest.raises(TypeError, match="not a diffusion model"):
         listed(object())
-
-
-def test_every_node_has_a_help_page():
-    nodes = {id for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
-    assert nodes == {page.stem for page in (ROOT / "js" / "docs").glob("*.md")} and "ModelBlocks" in nodes
 
 
 # Files

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from support.host import engine, node, patch
+from support.host import engine, patch
 from support.models import build
 
 NODES = ["CirculationControl", "CirculationAdaptive"]

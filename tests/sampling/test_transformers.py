@@ -20,10 +20,10 @@ from support.watch import image_positions, record, watch
 
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4  # the fast path against the written-out one, relative, over a whole run
-FAMILIES = [name for name, small in transformers.FAMILIES.items() if small.known]
+FAMILIES = transformers.PRESENT
 SLOTS = ["sd3", "aura", "flux", "flux2", "chroma", "radiance", "hunyuan_video", "hunyuan_image", "qwen"]
 SLOTS += ["wan", "wan_i2v", "wan_vace", "wan_camera", "ltxv", "mochi"]
-SLOTS += [name for name in ("joyimage", "lens", "mage_flow") if name in FAMILIES]  # Kandinsky 5 has some that call no block
+SLOTS += [name for name in ("joyimage", "lens", "mage_flow", "scail") if name in FAMILIES]  # Kandinsky 5 has some that call no block
 
 
 @functools.cache
@@ -161,6 +161,7 @@ SITUATIONS = {
     "mage_flow: a reference": ("mage_flow", {"reference_latents": [torch.randn(1, 128, 4, 5)]}, {}),
     "krea2: a reference": ("krea2", {"reference_latents": [torch.randn(1, 16, 8, 6)], "reference_latents_method": "index"}, {}),
     "hunyuan_video: a reference": ("hunyuan_video", {"ref_latent": torch.randn(1, 16, 1, 8, 12)}, {}),
+    "scail: two references in front": ("scail", {"reference_latents": [torch.randn(1, 16, 1, 8, 12)] * 2}, {}),
     "wan: frames of a reference behind": ("wan", {"time_dim_concat": torch.randn(1, 16, 1, 8, 12)}, {}),
     "wan: a reference in front": ("wan", {"reference_latents": [torch.randn(1, 16, 1, 8, 12)]}, {"in_dim_ref_conv": 16}),
 }

@@ -176,7 +176,8 @@ def prompts(server):
     with front_end(server) as page:
         made = {name: small(open_workflow(page, workflow(name))) for name in WORKFLOWS}
         open_workflow(page, workflow("stability-readout"))
-        page.evaluate("app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(node => ['KSampler', 'StabilityProbe'].includes(node.type))))")
+        types = ["KSampler", "StabilityProbe"]
+        page.evaluate("types => app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type))))", types)
         made["subgraph"] = small(prompt_of(page))
     return made
 
@@ -377,7 +378,15 @@ def outside(server):
 
 @pytest.mark.parametrize(
     "file",
-    ["../elsewhere/x.safetensors", "a/../../elsewhere/x.safetensors", "{outside}/x.safetensors", "link.safetensors", "linked/x.safetensors", "none", ""],
+    [
+        "../elsewhere/x.safetensors",
+        "a/../../elsewhere/x.safetensors",
+        "{outside}/x.safetensors",
+        "link.safetensors",
+        "linked/x.safetensors",
+        "none",
+        "",
+    ],
 )
 def test_no_file_outside_the_folders_is_read(server, outside, file):
     with pytest.raises(demo.ServerError, match="LoadStability: There is no file"):

@@ -42,7 +42,8 @@ def test_prompts_in_a_persons_words(prompt, meant):
 
 def test_what_the_model_does_not_know_is_said(caplog):
     with caplog.at_level(logging.WARNING):
-        codes = FactorEncoder([torch.zeros(1 + len(f.values), 64) for f in factors.FACTORS]).tokenize("purple hair, riding a dragon, smiling")
+        encoder = FactorEncoder([torch.zeros(1 + len(factor.values), 64) for factor in factors.FACTORS])
+        codes = encoder.tokenize("purple hair, riding a dragon, smiling")
     assert codes == factors.codes({"mouth": "smiling"})
     assert "does not know: purple, riding, dragon. It knows: white background" in caplog.text
 

@@ -1,17 +1,21 @@
 """The evidence: its measures against known answers and other people's code, its tables against its files, and its headline once more."""
 
+import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy
+import pandas
 import pytest
+import torch
+from circulation_demo.digest import digest
+from circulation_demo.evidence import data, evaluate, main, metrics, plan, provenance, report, sampling
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ks_2samp
-from support.host import ROOT
-
-from circulation_demo.evidence import data, metrics, plan, report
+from support.host import ROOT, comfy_nodes
 
 RESULTS = ROOT / "demo" / "evidence" / "results"
 
@@ -91,13 +95,32 @@ def test_the_uses_of_held_out_avatars_share_none():
         assert 2 * size.sets * size.main_prompts * plan.PER_PROMPT <= data.CONTROLS.stop - data.CONTROLS.start
 
 
-def test_the_plan_is_what_was_promised():
-    """At least 1,000 images over three sets of seeds for the main settings, 256 for all others; both sides of alpha 1."""
-    main = {setting for setting in plan.FULL.settings if setting.main}
-    assert plan.FULL.sets >= 3 and plan.FULL.sets * plan.FULL.main_prompts * plan.PER_PROMPT >= 1000
-    assert plan.FULL.prompts * plan.PER_PROMPT >= 256
-    assert {plan.static(a, b, main=True) for a in (0.8, 0.95, 1.05, 1.2) for b in (3.0, 5.0)} < main
-    assert len({setting.name for setting in plan.FULL.settings}) == len(plan.FULL.settings)
+def test_results_hold_what_the_plan_promises():
+    """At least 1,000 different images over three sets of seeds for the main settings, 256 for all others; both sides of alpha 1."""
+    images = pandas.read_csv(RESULTS / "images.csv")
+    assert not images.duplicated(["setting", "seed set", "prompt", "image"]).any()
+    fields = pandas.read_csv(RESULTS / "settings.csv", index_col="setting")
+    main_settings, rest = (set(fields.index[fields["main"] == main]) for main in (True, False))
+    counts, sets = images["setting"].value_counts(), images.groupby("setting")["seed set"].nunique()
+    assert counts[list(main_settings)].min() >= 1000 and sets[list(main_settings)].min() >= 3
+    assert counts[list(rest & set(counts.index))].min() >= 256
+    for beta in (3, 5):
+        assert {0.8, 0.95, 1.05, 1.2} <= set(fields["alpha"][fields["main"] & (fields["beta"] == beta)])
+
+
+def test_results_say_what_each_setting_was(tmp_path):
+    """`settings.csv` has the fields of every setting that another file names, and they are those of the plan."""
+    evaluate.write_settings(tmp_path / "settings.csv", (*plan.SETTINGS, *plan.PREDICTION))
+    assert (tmp_path / "settings.csv").read_text() == (RESULTS / "settings.csv").read_text()
+    fields = pandas.read_csv(RESULTS / "settings.csv")
+    for name in ("images", "sets", "regimes", "prediction"):
+        assert set(pandas.read_csv(RESULTS / f"{name}.csv")["setting"]) <= set(fields["setting"]), name
+
+
+def test_no_two_settings_have_one_name():
+    names = {setting.name: setting for setting in (*plan.PREDICTION, *plan.SETTINGS)}
+    for setting in (*plan.PREDICTION, *plan.SETTINGS):
+        assert replace(setting, main=False) == replace(names[setting.name], main=False)
 
 
 def test_tables_are_made_of_the_files_beside_them():
@@ -117,9 +140,77 @@ def test_pictures_of_the_documents_are_there():
             assert (document.parent / link).is_file(), link
 
 
+def test_provenance_is_written_beside_results(tmp_path):
+    known = provenance.provenance({"torch": torch.__version__})
+    provenance.write(tmp_path, known)
+    written = json.loads((tmp_path / "provenance.json").read_text(encoding="utf-8"))
+    assert written == known and None not in (written["date"], written["pack"], written["python"], written["torch"])
+    assert set(known) <= set(json.loads((RESULTS / "provenance.json").read_text(encoding="utf-8")))
+
+
+class Study:
+    """A study of one prompt, in whose folder empty files stand for images."""
+
+    settings = baseline, circulation = plan.BASELINE, plan.static(1.2, 5.0)
+
+    def __init__(self, folder):
+        self.folder, self.model = folder, sampling.Model()
+
+    def samples(self, settings=settings):
+        size = plan.Size("test", settings, sets=1, main_prompts=1, prompts=1, model_prompts=1, prediction_images=1)
+        return data.Samples(self.folder / digest(self.model.conditions()), size)
+
+    def to_sample(self, settings=settings):
+        return tuple(arguments[1] for _, task, arguments in main.missing(self.samples(settings)) if task is sampling.sample)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """All of whose images are there."""
+    study = Study(tmp_path_factory.mktemp("images"))
+    samples = study.samples()
+    samples.folder.mkdir()
+    assert study.to_sample() == study.settings
+    for _, _, arguments in main.missing(samples):
+        arguments[0].touch()
+    return study
+
+
+def test_images_are_sampled_once(study):
+    assert main.missing(study.samples()) == []
+
+
+@pytest.mark.parametrize(("name", "value"), [("STEPS", 13), ("CFG", 1.6), ("SAMPLER", "euler")])
+def test_images_of_another_sampler_are_sampled_again(study, monkeypatch, name, value):
+    monkeypatch.setattr(sampling, name, value)
+    assert study.to_sample() == study.settings
+
+
+@pytest.mark.parametrize("field", [{"alpha": 1.25}, {"blocks": "middle"}, {"rescale": "off"}, {"end_percent": 0.5}])
+def test_images_of_a_setting_that_changed_are_sampled_again(study, field):
+    changed, renamed = replace(study.circulation, **field), replace(study.circulation, label="another name")
+    assert study.to_sample((study.baseline, changed)) == (changed,)
+    assert study.to_sample((study.baseline, renamed)) == ()
+
+
+@pytest.mark.parametrize(("node", "argument", "value"), [("CirculationControl", "beta", 4.999), ("StabilityProbe", "every_n_steps", 2)])
+def test_images_of_nodes_that_do_something_else_are_sampled_again(study, monkeypatch, node, argument, value):
+    """A node that does what it says with another number stands for any change of the pack's code."""
+    original = comfy_nodes.NODE_CLASS_MAPPINGS[node]
+
+    def execute(cls, *arguments, **inputs):
+        return original.execute.__func__(cls, *arguments, **{**inputs, argument: value})
+
+    changed = type(node, (original,), {"execute": classmethod(execute)})
+    monkeypatch.setitem(comfy_nodes.NODE_CLASS_MAPPINGS, node, changed)
+    assert study.to_sample() == study.settings
+
+
 @pytest.mark.timeout(600)
-def test_the_headline_shows_again():
-    """`python3 -m demo.evidence --quick` fails where Circulation has no effect or a claim of EVIDENCE.md does not show."""
-    options = '{"size": "quick", "jobs": null, "publish": false}'
-    done = subprocess.run([sys.executable, "-m", "circulation_demo.evidence.main", options], capture_output=True, text=True)
+def test_the_headline_shows_again(tmp_path):
+    """`python3 -m demo.evidence --quick`, with nothing sampled before, fails where a claim of EVIDENCE.md does not show."""
+    options = json.dumps({"size": "quick", "jobs": None, "publish": False, "output": str(tmp_path)})
+    done = subprocess.run([sys.executable, "-m", "circulation_demo.evidence.main", options], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "DOES NOT SHOW" not in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
+    assert len(list(tmp_path.glob("images-*/*.npz"))) == len(plan.QUICK.settings) + 2
+    assert None not in json.loads((tmp_path / "quick" / "provenance.json").read_text()).values()

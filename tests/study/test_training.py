@@ -1,15 +1,23 @@
 """Training of the model in the box, a few steps of it."""
 
+import comfy.ldm.modules.attention as attention
+import numpy
 import pytest
 import torch
-from support.host import ROOT
-
-import comfy.ldm.modules.attention as attention
 from circulation_demo.avatars import loader
 from circulation_demo.train import train
+from support.host import ROOT
 
-DATA = ROOT / "demo" / "model" / "train.npz"
 STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A few of the avatars."""
+    path = tmp_path_factory.mktemp("data") / "train.npz"
+    with numpy.load(ROOT / "demo" / "model" / "train.npz") as arrays:
+        numpy.savez(path, **{key: values[:64] for key, values in arrays.items()})
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +27,27 @@ def short(monkeypatch):
         monkeypatch.setattr(attention, name, getattr(attention, name))
 
 
+@pytest.fixture
+def steps_taken(monkeypatch):
+    """The numbers of the steps that were taken, but for the one that tells what the code does."""
+    taken, take, conditions = [], train.Training.step, train.conditions
+
+    def counted(training, step):
+        taken.append(step)
+        return take(training, step)
+
+    monkeypatch.setattr(train.Training, "step", counted)
+
+    def unheard(*arguments):
+        before = len(taken)
+        result = conditions(*arguments)
+        del taken[before:]
+        return result
+
+    monkeypatch.setattr(train, "conditions", unheard)
+    return taken
+
+
 def weights(folder):
     state = torch.load(folder / "training.pt", weights_only=True)
     assert state["done"] == STEPS
@@ -26,10 +55,8 @@ def weights(folder):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, after):
-    straight, interrupted = tmp_path / "straight", tmp_path / "interrupted"
-    straight.mkdir(), interrupted.mkdir()
-    train.train(DATA, straight, straight / "out.safetensors", STEPS)
+def test_an_interrupted_training_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, after):
+    straight = train.train(data, tmp_path / "straight", STEPS)
     monkeypatch.setattr(train, "SAVED_EVERY", 1)
     learn = train.Lessons.loss
 
@@ -40,15 +67,39 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(train.Lessons, "loss", stop)
-        train.train(DATA, interrupted, interrupted / "out.safetensors", STEPS)
-    train.train(DATA, interrupted, interrupted / "out.safetensors", STEPS)
+        train.train(data, tmp_path / "interrupted", STEPS)
+    interrupted = train.train(data, tmp_path / "interrupted", STEPS)
+    assert len(list((tmp_path / "interrupted").iterdir())) == 1
     expected = weights(straight)
     for name, weight in weights(interrupted).items():
         assert torch.equal(weight, expected[name]), name
-    assert loader.load(straight / "out.safetensors")
+    assert loader.load(straight / "avatars.safetensors")
 
 
-def test_a_step_moves_every_weight():
+def change_the_schedule(monkeypatch):
+    monkeypatch.setattr(train, "AVERAGE", 0.99)
+
+
+def change_the_network(monkeypatch):
+    build = train.unet.build
+
+    def other(dtype):
+        model = build(dtype)
+        model.diffusion_model.out[0].eps *= 2
+        return model
+
+    monkeypatch.setattr(train.unet, "build", other)
+
+
+@pytest.mark.parametrize("change", [change_the_schedule, change_the_network])
+def test_a_finished_training_is_not_taken_for_another(data, tmp_path, monkeypatch, steps_taken, change):
+    finished = train.train(data, tmp_path, STEPS)
+    assert train.train(data, tmp_path, STEPS) == finished and steps_taken == list(range(STEPS))
+    change(monkeypatch)
+    assert train.train(data, tmp_path, STEPS) != finished and steps_taken == 2 * list(range(STEPS))
+
+
+def test_a_step_moves_every_weight(data):
     """Muon has views of the convolutions and of their gradients."""
     trainee = train.Trainee()
     for weight in trainee.parameters():
@@ -58,6 +109,6 @@ def test_a_step_moves_every_weight():
     unet = trainee.unet
     ends = {unet.input_blocks[0][0].weight, unet.out[2].weight, *(table.weight for table in trainee.embedding)}
     assert ends <= set(adamw.param_groups[0]["params"])
-    train.Lessons(DATA, 0, trainee, torch.device("cpu")).loss(trainee, 0).backward()
+    train.Lessons(data, 0, trainee, torch.device("cpu")).loss(trainee, 0).backward()
     muon.step(), adamw.step()
     assert not [name for name, weight in trainee.named_parameters() if torch.equal(weight, before[name])]

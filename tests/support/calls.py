@@ -11,7 +11,8 @@ CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
 def run_for_one_call(block, circulation=None, probed=None, branches="both"):
     """A run of one step, in the middle of it, with a rule, or a probe that measures in the space `probed`, or both, at one block."""
     probe, record = engine("run.observer"), engine("records.record")
-    rules = [] if circulation is None else [engine("rules.rule").Rule(circulation, engine("rules.blocks").Selection.parse("all"), (block,), branches=branches)]
+    everywhere = engine("rules.blocks").Selection.parse("all")
+    rules = [] if circulation is None else [engine("rules.rule").Rule(circulation, everywhere, (block,), branches=branches)]
     probes = [] if probed is None else [probe.Probe(probed, 1, (block,), "both", "", record.LiveRecord())]
     observers = [probe.Observer(each, (1.0, 0.0)) for each in probes]
     run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)

@@ -66,7 +66,9 @@ def adaptive(q, k, alpha, beta, over="image", formula="deviation", adapt_alpha=T
     return alpha, beta
 
 
-def written_out(model, alpha, beta, space="value space", name=None, image=None, adapt=None, only=None, conditions=None, dtype=torch.float64):
+def written_out(
+    model, alpha, beta, space="value space", name=None, image=None, adapt=None, only=None, conditions=None, dtype=torch.float64
+):
     """A clone of the MODEL in which every attention over the image is written out, `name` as for `watch`.
 
     Those with more keys than queries are left alone. `only(block)` says which blocks are changed, `conditions` which of the
@@ -75,7 +77,7 @@ def written_out(model, alpha, beta, space="value space", name=None, image=None, 
 
     def see(attention, plain):
         q, k, v = (t.to(dtype) for t in (attention.q, attention.k, attention.v))
-        if attention.block is None or q.shape[:3] != k.shape[:3] or only is not None and not only(attention.block):
+        if attention.block is None or q.shape[:3] != k.shape[:3] or (only is not None and not only(attention.block)):
             return None
         here = None if image is None else image[q.shape[2]]
         over = slice(None) if here is None else here

@@ -3,17 +3,23 @@
 import importlib
 from pathlib import Path
 
-from circulation_demo.inprocess import load, node, patch, probe, with_hidden  # noqa: F401
 import torch
+from circulation_demo.inprocess import load, node, patch, probe, with_hidden  # noqa: F401
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 
 torch.set_num_threads(1)  # models this small gain nothing from more, and lose much on a busy machine
 PACK = load(ROOT)
 
-import nodes as comfy_nodes  # noqa: E402, F401
+import nodes as comfy_nodes  # noqa: F401
+from comfyui_version import __version__ as COMFYUI
 
 
 def engine(name: str):
     """A module of the pack's engine."""
     return importlib.import_module(f"{PACK}.nodes.engine.{name}")
+
+
+def comfyui_is_at_least(version: str) -> bool:
+    return Version(COMFYUI) >= Version(version)

@@ -42,7 +42,8 @@ def chain(model, sharper):
 
 
 class Compiler:
-    """A backend of torch.compile that counts its graphs and runs them as they are. One object is one compiler: code is shared by compiler."""
+    """A backend of torch.compile that counts its graphs and runs them as they are. One object is one compiler:
+    code is shared by compiler."""
 
     def __init__(self):
         self.graphs = 0

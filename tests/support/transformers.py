@@ -12,10 +12,10 @@ import comfy.ldm.chroma_radiance.model as chroma_radiance
 import comfy.ldm.flux.model as flux
 import comfy.ldm.hunyuan_video.model as hunyuan
 import comfy.sample
-import comfy.supported_models
 import torch
 
 from . import models
+from .host import comfyui_is_at_least
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,7 @@ class Small:
     text: int = 32  # width of the text
     pooled: int | None = None
     extra: Callable[[int, torch.Generator], dict] = lambda tokens, generator: {}  # what else the family's text encoder gives
-
-    @property
-    def known(self) -> bool:
-        """Whether this version of ComfyUI has the family."""
-        return hasattr(comfy.supported_models, self.family)
+    since: str = "0.3.75"  # the first version of ComfyUI that has it
 
 
 def fitting(params: type, config: dict) -> dict:
@@ -187,14 +183,15 @@ FAMILIES: dict[str, Small] = {
         LAYERS,
     ),
     "predict2": Small("CosmosT2IPredict2", dict(COSMOS, image_model="cosmos_predict2"), (16, 1, 8, 12), LAYERS),
-    # Those that came to ComfyUI later
-    "anima": Small("Anima", dict(COSMOS, image_model="anima"), (16, 1, 8, 12), LAYERS),
+    "scail": Small("WAN21_SCAIL", dict(WAN, model_type="scail", in_dim=20), (16, 2, 8, 12), LAYERS, since="0.16.0"),
+    "anima": Small("Anima", dict(COSMOS, image_model="anima"), (16, 1, 8, 12), LAYERS, since="0.11.0"),
     "boogu": Small(
         "Boogu",
         dict(OMNIGEN2, image_model="boogu", num_double_stream_layers=2, instruction_feat_dim=32),
         (16, 16, 12),
         {"double_stream_layers": ("double", 2), "single_stream_layers": ("single", 1)},
         extra=unmasked,
+        since="0.26.0",
     ),
     "cogvideox": Small(
         "CogVideoX_T2V",
@@ -202,12 +199,14 @@ FAMILIES: dict[str, Small] = {
              use_rotary_positional_embeddings=True),
         (16, 2, 8, 12),
         LAYERS,
+        since="0.21.0",
     ),
     "ideogram4": Small(
         "Ideogram4",
         dict(DIFFUSERS, image_model="ideogram4", in_channels=128, intermediate_size=64, adaln_dim=32, llm_features_dim=32, mrope_section=(6, 5, 5)),
         (128, 8, 6),
         MAIN_LAYERS,
+        since="0.24.0",
     ),
     "joyimage": Small(
         "JoyImage",
@@ -215,6 +214,7 @@ FAMILIES: dict[str, Small] = {
              mlp_width_ratio=2.0, rope_dim_list=[8, 12, 12]),
         (16, 1, 16, 12),
         {"double_blocks": ("double", 1)},
+        since="0.29.0",
     ),
     "kandinsky5": Small(
         "Kandinsky5",
@@ -223,12 +223,14 @@ FAMILIES: dict[str, Small] = {
         (16, 2, 8, 12),
         {"visual_transformer_blocks": ("layer", 1)},
         pooled=32,
+        since="0.4.0",
     ),
     "krea2": Small(
         "Krea2",
         dict(image_model="krea2", features=64, heads=2, kvheads=1, multiplier=2, layers=2, txtdim=16, txtlayers=2, txtheads=1, txtkvheads=1),
         (16, 1, 16, 12),
         {"blocks": ("single", 1)},
+        since="0.26.0",
     ),
     "lens": Small(
         "Lens",
@@ -236,12 +238,14 @@ FAMILIES: dict[str, Small] = {
              selected_layer_index=(0, 1)),
         (128, 8, 6),
         {"transformer_blocks": ("double", 1)},
+        since="0.23.0",
     ),
     "mage_flow": Small(
         "MageFlow",
         dict(DIFFUSERS, image_model="mage_flow", joint_attention_dim=32, axes_dims_rope=(8, 12, 12)),
         (128, 8, 6),
         {"transformer_blocks": ("double", 1)},
+        since="0.29.0",
     ),
     "pixeldit": Small(
         "PixelDiTT2I",
@@ -249,14 +253,18 @@ FAMILIES: dict[str, Small] = {
              patch_depth=2, pixel_depth=1, txt_embed_dim=32),
         (3, 64, 48),
         {"patch_blocks": ("double", 1), "pixel_blocks": ("pixel", 1)},
+        since="0.23.0",
     ),
 }  # fmt: skip
 
 
-def build(name: str, **changed):
-    """A MODEL."""
+PRESENT = [name for name, small in FAMILIES.items() if comfyui_is_at_least(small.since)]
+
+
+def build(name: str, dtype: torch.dtype = torch.float32, **changed):
+    """A MODEL, with weights in `dtype`."""
     small = FAMILIES[name]
-    return models.made(small.family, {**small.config, **changed})
+    return models.made(small.family, {**small.config, **changed}, dtype)
 
 
 def conditioning(name: str, seed: int, tokens: int = 16, **extra) -> list:

@@ -52,7 +52,7 @@ class Module:
     def __init__(self, labels: list[str], x: torch.Tensor | None = None):
         self.x = x
         self._labels = labels  # of its attentions over the image, which come first
-        self._head_dim, self._calls = None, 0
+        self._head_dim, self._calls = 0, 0  # as yet unknown
 
     def next(self, head_dim: int) -> tuple[str | None, bool]:
         """Of the next call the block, and whether it is Circulation's own."""
@@ -79,7 +79,8 @@ def watch(model, see: Callable[[Attention, torch.Tensor], torch.Tensor | None], 
         mask = kwargs.get("mask", args[0] if args else None)
         *qkv, mask = in_heads(q, k, v, heads, mask, kwargs.get("skip_reshape", False))
         block, doubled = running[-1].next(qkv[0].shape[-1]) if running else (None, False)
-        attention = Attention(block, *qkv, mask, running[-1].x if block else None, tuple(kwargs["transformer_options"]["cond_or_uncond"]), doubled)
+        conditions = tuple(kwargs["transformer_options"]["cond_or_uncond"])
+        attention = Attention(block, *qkv, mask, running[-1].x if block else None, conditions, doubled)
         keep = kwargs.get("skip_output_reshape", False)
         new = see(attention, plain if keep else plain.unflatten(-1, (heads, -1)).transpose(1, 2))
         if new is None:

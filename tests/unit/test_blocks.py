@@ -1,5 +1,7 @@
 """The grammar of block addresses."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -119,7 +121,7 @@ def test_any_text_parses_or_is_refused_in_words(text):
 def test_depths_that_meet_share_out_every_block_once(cuts):
     edges = [0, *sorted(cuts), 100]
     found = []
-    for start, end in zip(edges, edges[1:]):
+    for start, end in pairwise(edges):
         item = Item(depth=(start, end))
         depths = [100 * (i + 0.5) / len(MODEL) for i in range(len(MODEL))]
         found += [block for block, depth in zip(MODEL, depths) if item.selects(block, depth)]

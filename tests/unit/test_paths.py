@@ -23,7 +23,8 @@ def parts(request, monkeypatch):
 
 @pytest.fixture(params=["in tiles", "by the backend", "by another pack's backend"])
 def path(request, monkeypatch):
-    """What the call is given as the override before ours, how wide the values are that our own attention is given, and whether values of heads are."""
+    """What the call is given as the override before ours, how wide the values are that our own attention is given, and
+    whether values of heads are."""
     monkeypatch.setattr(chunks, "MIN_QUERIES", 16)
     monkeypatch.setattr(chunks, "MAX_QUERIES", 24)
     if request.param == "by the backend":

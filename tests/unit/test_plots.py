@@ -1,5 +1,7 @@
 """Graphs: their size, what they survive, and the arithmetic behind the comparison."""
 
+from itertools import pairwise
+
 import numpy
 import pytest
 import torch
@@ -35,7 +37,7 @@ def holed(run):
 def test_every_graph_is_an_image_1024_pixels_wide(run):
     for image in (plots.sheet(run), plots.images(run, "energy")):
         assert image.ndim == 4 and image.shape[0] == 1 and image.shape[2:] == (1024, 3)
-        assert image.dtype == torch.float32 and 0 <= image.min() and image.max() <= 1
+        assert image.dtype == torch.float32 and image.min() >= 0 and image.max() <= 1
         assert (image < 0.5).float().mean() > 0.005  # something is drawn
 
 
@@ -45,7 +47,7 @@ def test_each_measure_has_graphs_of_its_own():
     for draw in (plots.curves, plots.heat_map, plots.images):
         seen = [draw(run, measure) for measure in MEASURES]
         assert all(image.shape[2] == 1024 for image in seen)
-        assert not any(torch.equal(a, b) for a, b in zip(seen, seen[1:]))
+        assert not any(torch.equal(a, b) for a, b in pairwise(seen))
 
 
 def test_graphs_differ_where_the_runs_do():

@@ -74,6 +74,10 @@ def test_a_node_has_a_help_page(id):
     assert not re.search(r"\$[^$]+\$", page)  # the front end does not typeset formulas
 
 
+def test_every_help_page_is_a_nodes():
+    assert {page.stem for page in (ROOT / "js" / "docs").glob("*.md")} == set(NODES)
+
+
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_a_workflow_has_a_note_and_a_thumbnail_and_says_where_its_nodes_come_from(path):
     nodes = json.loads(path.read_text("utf-8"))["nodes"]

@@ -6,9 +6,8 @@ eight times in both directions, encoding takes the mean of 8×8 pixels. Residual
 
 from collections.abc import Sequence
 
-import torch
-
 import comfy.latent_formats
+import torch
 from comfy.taesd.taesd import TAESD
 
 LUMA = (0.299, 0.587, 0.114)

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FEATURES = 128
+EPOCHS = 12
+BATCH = 128
 
 
 class Classifier(nn.Module):
@@ -59,7 +61,7 @@ def load(path: Path) -> Classifier:
     return classifier.eval().requires_grad_(False)
 
 
-def train(images: Tensor, labels: dict[str, Tensor], epochs: int = 12, batch: int = 128, seed: int = 0) -> Classifier:
+def train(images: Tensor, labels: dict[str, Tensor], epochs: int = EPOCHS, batch: int = BATCH, seed: int = 0) -> Classifier:
     """`images` (N, 16, 16, 3) uint8, `labels` of each head (N,)."""
     torch.manual_seed(seed)
     classifier = Classifier({name: int(values.max()) + 1 for name, values in labels.items()}).train()

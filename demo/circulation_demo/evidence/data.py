@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy
 
 from .. import DEMO
 from ..avatars.factors import FACTORS
-from .plan import PER_PROMPT, REFERENCE, Setting
+from ..digest import digest
+from .plan import PER_PROMPT, PREDICTION, REFERENCE, Setting, Size
 
 MODEL = DEMO / "model"
 STYLES = ("hair style", "eyes", "mouth shape", "clothes cut")  # what no prompt names
@@ -47,13 +47,40 @@ def prompts(seed_set: int, count: int) -> numpy.ndarray:
     return avatars("held_out").factors[first : first + count].astype(int)
 
 
+def model_prompts(count: int) -> numpy.ndarray:
+    """(count, 9), others than those of `prompts`."""
+    return avatars("held_out").factors[MODEL_PROMPTS][:count].astype(int)
+
+
 def seeds(seed_set: int, count: int) -> numpy.ndarray:
     """(count × PER_PROMPT,) one for each image."""
     return 1_000_000 * (seed_set + 1) + numpy.arange(count * PER_PROMPT)
 
 
-def file_of(folder: Path, setting: Setting, seed_set: int) -> Path:
-    return folder / f"{re.sub(r'[^a-z0-9.]+', '-', setting.name)}.{seed_set}.npz"
+@dataclass(frozen=True)
+class Samples:
+    """Where what is sampled lies: in a folder for its conditions (`sampling.conditions`), under a digest of settings, prompts and seeds."""
+
+    folder: Path
+    size: Size
+
+    def of(self, setting: Setting) -> list[Path]:
+        """A file for each set of seeds."""
+        count = self.size.prompts_of(setting)
+        return [self._path(setting.node, setting.inputs, prompts(s, count), seeds(s, count)) for s in range(self.size.sets_of(setting))]
+
+    @property
+    def of_the_model(self) -> Path:
+        """The baseline on `Size.model_prompts` prompts, one image each."""
+        return self._path("model", model_prompts(self.size.model_prompts))
+
+    @property
+    def predictions(self) -> Path:
+        count = self.size.prediction_images
+        return self._path([(s.name, s.node, s.inputs) for s in PREDICTION], prompts(0, count), seeds(0, count))
+
+    def _path(self, *parts) -> Path:
+        return self.folder / f"{digest(*parts)}.npz"
 
 
 def factor_names() -> list[str]:

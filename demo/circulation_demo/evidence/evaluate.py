@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy
+import pandas
+from numpy import ndarray as Array
 from scipy.stats import rankdata, spearmanr
 
-from .data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, avatars, file_of
-from .judge import SPACES, Judge, Row, controls
+from .data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, Samples, avatars
+from .judge import REALISM, SPACES, Judge, Row, controls
 from .metrics import apart, halves
-from .plan import BASELINE, PER_PROMPT, QUANTILES, RESAMPLES, Setting, Size
+from .plan import BASELINE, PER_PROMPT, PREDICTION, QUANTILES, RESAMPLES, Setting, Size
 
-Array = numpy.ndarray
 Z = 1.96  # standard errors to either side of a 95 % interval
 STAGES = ("input", "middle", "output", "all")
 STABILITY = ("−E", "r", "Align")
-OUTCOMES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("realism", "spread") for s in SPACES))
-CHANGES = ("image change", "mixture index", "prompt recognised", "realism, classifier", "realism, pixels")
+OUTCOMES = ("prompt recognised", "mixture index", "palette validity", *REALISM.values(), *(f"spread, {space}" for space in SPACES))
+IMAGE_CHANGE = "image change"
+CHANGES = (IMAGE_CHANGE, "mixture index", "prompt recognised", *REALISM.values())
+REGIMES = ("setting", "tenth by", "tenth", "images", "change of", "value", "error")
+DIFFERENCE = "difference of the last two"  # of images, in memory.csv
 
 
 def write(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
@@ -28,24 +33,33 @@ def write(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
         writer.writerows([f"{value:.5g}" if isinstance(value, float) else value for value in row] for row in rows)
 
 
-def evaluate(size: Size, folder: Path, results: Path) -> None:
-    judge = Judge()
+def write_settings(path: Path, settings: tuple[Setting, ...]) -> None:
+    """The fields of settings by their names, which stand for them in all other files."""
+    rows = [{"setting": setting.name, **asdict(setting)} for setting in settings]
+    pandas.DataFrame(rows).drop_duplicates("setting").to_csv(path, index=False, lineterminator="\n")
+
+
+def evaluate(samples: Samples, results: Path) -> None:
+    """Measure what was sampled and write the CSVs of `results`."""
+    judge, size = Judge(), samples.size
     held_out = avatars("held_out")
-    rows = {setting: load(judge, folder, size, setting) for setting in size.settings}
+    write_settings(results / "settings.csv", (*size.settings, *PREDICTION))
+    rows = {setting: load(judge, samples, setting) for setting in size.settings}
     baseline = rows[BASELINE]
     main = [setting for setting in size.settings if setting.main]
     cohorts = {"main": (main, len(baseline.images))}
     if rest := [setting for setting in size.settings if not setting.main]:
         cohorts["rest"] = ([BASELINE, *rest], size.prompts * PER_PROMPT)
-    with numpy.load(folder / "model.npz") as arrays:
+    with numpy.load(samples.of_the_model) as arrays:
         model = Row(judge, "baseline, each image of another prompt", arrays["images"], arrays["factors"], per_prompt=1)
     real = held_out_real(judge, len(model.images))
     measured = compare("model", [real, *controls(judge, held_out[CONTROLS], len(model.images)), model], None)
-    asked = held_out[MODEL_PROMPTS][: len(model.images)]
-    asked = Row(judge, "held-out real, of the same prompts", asked.images, asked.factors, per_prompt=1)
+    described = held_out[MODEL_PROMPTS][: len(model.images)]
+    asked = Row(judge, "held-out real, of the same prompts", described.images, described.factors, per_prompt=1)
     write(results / "memory.csv", ("images", "space", "quantile", "train distance", "error"), memory(real, asked, model))
     distances = {space: [row.of_images[f"train distance, {space}"] for row in (asked, model)] for space in SPACES}
-    write(results / "apart.csv", ("space", "greatest difference", "as great when swapped"), [(space, *apart(*pair)) for space, pair in distances.items()])
+    tests = [(space, *apart(*pair)) for space, pair in distances.items()]
+    write(results / "apart.csv", ("space", "greatest difference", "as great when swapped"), tests)
     for cohort, (settings, count) in cohorts.items():
         measured += compare(cohort, [held_out_real(judge, count), *controls(judge, held_out[CONTROLS], count)], None)
         measured += compare(cohort, [rows[setting].first(count) for setting in settings], baseline.first(count))
@@ -53,23 +67,22 @@ def evaluate(size: Size, folder: Path, results: Path) -> None:
     write(results / "measures.csv", columns, measured)
     write(results / "sets.csv", ("setting", "seed set", "measure", "difference"), by_set(size, rows))
     write(results / "images.csv", *of_images(size, rows))
-    with numpy.load(file_of(folder, BASELINE, 0)) as arrays:
-        assert arrays["stability"].shape[1:3] == (len(STABILITY), len(STAGES))
-    stability = numpy.concatenate([numpy.load(file_of(folder, BASELINE, s))["stability"] for s in range(size.sets)], axis=-1)
+    stability = numpy.concatenate([numpy.load(path)["stability"] for path in samples.of(BASELINE)], axis=-1)
+    assert stability.shape[1:3] == (len(STABILITY), len(STAGES))
     stability = stability * numpy.array([-1, 1, 1])[None, :, None, None]
     write(results / "correlations.csv", ("space", "stability", "stage", "outcome", "rho", "error"), correlations(stability, baseline))
-    write(results / "regimes.csv", ("setting", "tenth by", "tenth", "images", "change of", "value", "error"), regimes(stability, rows, main))
-    write(results / "prediction.csv", ("setting", "step", "sigma", "change"), prediction(folder))
+    write(results / "regimes.csv", REGIMES, regimes(stability, rows, main))
+    write(results / "prediction.csv", ("setting", "step", "sigma", "change"), prediction(samples))
 
 
-def load(judge: Judge, folder: Path, size: Size, setting: Setting) -> Row:
+def load(judge: Judge, samples: Samples, setting: Setting) -> Row:
     def arrays(of: Setting, key: str) -> Array:
-        return numpy.concatenate([numpy.load(file_of(folder, of, seed_set))[key] for seed_set in range(size.sets_of(of))])
+        return numpy.concatenate([numpy.load(path)[key] for path in samples.of(of)])
 
-    images, own = arrays(setting, "images"), None
+    images, plain = arrays(setting, "images"), None
     if setting != BASELINE:
-        own = arrays(BASELINE, "images")[: len(images)]
-    return Row(judge, setting.name, images, arrays(setting, "factors"), own)
+        plain = arrays(BASELINE, "images")[: len(images)]
+    return Row(judge, setting.name, images, arrays(setting, "factors"), plain)
 
 
 def held_out_real(judge: Judge, count: int) -> Row:
@@ -87,27 +100,26 @@ def memory(other: Row, asked: Row, model: Row) -> list[tuple]:
         distances = {row.name: row.of_images[f"train distance, {space}"] for row in (other, asked, model)}
         values = {name: numpy.quantile(d, QUANTILES) for name, d in distances.items()}
         draws = {name: numpy.quantile(d[drawn], QUANTILES, axis=1) for name, d in distances.items()}
-        difference = "difference of the last two"
-        values[difference] = values[model.name] - values[asked.name]
-        draws[difference] = draws[model.name] - draws[asked.name]
-        for name in values:
+        values[DIFFERENCE] = values[model.name] - values[asked.name]
+        draws[DIFFERENCE] = draws[model.name] - draws[asked.name]
+        for name, of_images in values.items():
             errors = draws[name].std(axis=1, ddof=1)
-            found += [(name, space, *numbers) for numbers in zip(QUANTILES, map(float, values[name]), map(float, errors))]
+            found += [(name, space, *numbers) for numbers in zip(QUANTILES, map(float, of_images), map(float, errors))]
     return found
 
 
 def compare(cohort: str, rows: list[Row], baseline: Row | None) -> list[tuple]:
     """Each measure of each row with its standard error, and the same of its difference from the baseline's on the same prompts."""
-    found, own = [], None
+    found, of_baseline = [], None
     for row in ([baseline] if baseline else []) + [row for row in rows if baseline is None or row.name != baseline.name]:
         drawn = row.draws(halves(len(row.images) // row.per_prompt, row.per_prompt, RESAMPLES))
         values = row.measures()
         if row is baseline:
-            own = values, drawn
+            of_baseline = values, drawn
         for name, value in values.items():
-            difference = ("", "")
-            if own and row is not baseline and name in own[0]:
-                difference = (value - own[0][name], float((drawn[name] - own[1][name]).std(ddof=1)))
+            difference: tuple = ("", "")
+            if of_baseline and row is not baseline and name in of_baseline[0]:
+                difference = (value - of_baseline[0][name], float((drawn[name] - of_baseline[1][name]).std(ddof=1)))
             found.append((cohort, row.name, len(row.images), name, value, float(drawn[name].std(ddof=1)), *difference))
     return found
 
@@ -117,11 +129,11 @@ def by_set(size: Size, rows: dict[Setting, Row]) -> list[tuple]:
     count, found = size.main_prompts * PER_PROMPT, []
     for seed_set in range(size.sets):
         chosen = numpy.arange(seed_set * count, (seed_set + 1) * count)
-        own = rows[BASELINE].measures(chosen)
+        plain = rows[BASELINE].measures(chosen)
         for setting, row in rows.items():
             if setting.main and setting != BASELINE:
                 values = row.measures(chosen)
-                found += [(setting.name, seed_set + 1, name, values[name] - value) for name, value in own.items()]
+                found += [(setting.name, seed_set + 1, name, values[name] - value) for name, value in plain.items()]
     return found
 
 
@@ -166,14 +178,14 @@ def regimes(stability: Array, rows: dict[Setting, Row], main: list[Setting]) -> 
             tenth = max(2, len(order) // 10)
             for which, chosen in (("least stable", order[:tenth]), ("most stable", order[-tenth:])):
                 for outcome in CHANGES:
-                    moved = changed[outcome][chosen] - (0 if outcome == "image change" else before[outcome][chosen])
+                    moved = changed[outcome][chosen] - (0 if outcome == IMAGE_CHANGE else before[outcome][chosen])
                     error = float(moved.std(ddof=1) / numpy.sqrt(tenth))
                     found.append((setting.name, name, which, tenth, outcome, float(moved.mean()), error))
     return found
 
 
-def prediction(folder: Path) -> list[tuple]:
-    with numpy.load(folder / "prediction.npz") as arrays:
+def prediction(samples: Samples) -> list[tuple]:
+    with numpy.load(samples.predictions) as arrays:
         return [
             (str(setting), step + 1, float(sigma), float(change.mean()))
             for setting, changes in zip(arrays["settings"], arrays["changes"])

@@ -6,13 +6,14 @@ from functools import cached_property
 
 import numpy
 import torch
+from numpy import ndarray as Array
 
 from . import classifier, metrics
 from .data import MODEL, REAL, STYLES, Avatars, avatars, factor_names
 from .plan import COMPONENTS, NEIGHBOURS, PER_PROMPT
 
-Array = numpy.ndarray
 SPACES = ("classifier", "pixels")
+REALISM = {space: f"realism, {space}" for space in SPACES}  # of an image; the mean over a set is its density
 
 
 class Judge:
@@ -40,13 +41,16 @@ class Judge:
 class Row:
     """Images of one setting, or of a control. Images of one prompt stand side by side."""
 
-    def __init__(self, judge: Judge, name: str, images: Array, factors: Array | None = None, own: Array | None = None, per_prompt: int = PER_PROMPT):
-        """`factors` (prompts, 9) is what was asked for, `own` the baseline's images of the same prompts and seeds."""
-        self.judge, self.name, self.images, self.factors, self.own, self.per_prompt = judge, name, images, factors, own, per_prompt
+    def __init__(
+        self, judge: Judge, name: str, images: Array, factors: Array | None = None, plain: Array | None = None, per_prompt: int = PER_PROMPT
+    ):
+        """`images` (N, 16, 16, 3) uint8. `factors` (prompts, 9) is what was asked for, `plain` the baseline's images, (N, 16, 16, 3)."""
+        self.judge, self.name, self.images, self.factors, self.plain, self.per_prompt = judge, name, images, factors, plain, per_prompt
 
     def first(self, images: int) -> Row:
         factors = None if self.factors is None else self.factors[: images // self.per_prompt]
-        return Row(self.judge, self.name, self.images[:images], factors, None if self.own is None else self.own[:images], self.per_prompt)
+        plain = None if self.plain is None else self.plain[:images]
+        return Row(self.judge, self.name, self.images[:images], factors, plain, self.per_prompt)
 
     @cached_property
     def samples(self) -> dict[str, metrics.Sample]:
@@ -66,20 +70,20 @@ class Row:
             read = numpy.stack([probabilities[name].argmax(dim=-1).numpy() for name in factor_names()], axis=1)
             found["prompt recognised"] = (read == asked).mean(axis=1)
         for space, sample in self.samples.items():
-            found[f"realism, {space}"] = sample.inside.sum(axis=0) / NEIGHBOURS
+            found[REALISM[space]] = sample.inside.sum(axis=0) / NEIGHBOURS
             found[f"train distance, {space}"] = metrics.nearest(sample.points, self.judge.train[space])
             if self.per_prompt > 1:
                 found[f"spread, {space}"] = metrics.spread(sample.points, self.per_prompt)
-        if self.own is not None:
-            difference = (self.images.astype(float) - self.own) / 255
+        if self.plain is not None:
+            difference = (self.images.astype(float) - self.plain) / 255
             found["image change"] = numpy.sqrt(numpy.square(difference).mean(axis=(1, 2, 3)))
-            found["colour change"] = numpy.abs(metrics.histograms(self.images) - metrics.histograms(self.own)).sum(axis=1) / 2
+            found["colour change"] = numpy.abs(metrics.histograms(self.images) - metrics.histograms(self.plain)).sum(axis=1) / 2
         return found
 
     def measures(self, chosen: Array | slice = slice(None)) -> dict[str, float]:
         """All measures of the chosen images: of the set, `precision, classifier`, and means of those of each image."""
         of_set = {f"{name}, {space}": value for space, sample in self.samples.items() for name, value in sample.measures(chosen).items()}
-        return of_set | {name: float(values[chosen].mean()) for name, values in self.of_images.items() if not name.startswith("realism")}
+        return of_set | {name: float(values[chosen].mean()) for name, values in self.of_images.items() if name not in REALISM.values()}
 
     def draws(self, halves: list[Array]) -> dict[str, Array]:
         """Each measure on each half of the prompts."""
@@ -94,5 +98,9 @@ def controls(judge: Judge, real: Avatars, count: int) -> list[Row]:
     average = (images[:count].astype(int) + images[count : 2 * count]) // 2
     noisy = images[:count] + generator.normal(0, 20, images[:count].shape)
     repeated = numpy.tile(images[: count // 8], (8, 1, 1, 1))[:count]
-    made = {"control: averages of two": average, "control: real plus noise": noisy.round().clip(0, 255), "control: an eighth, repeated": repeated}
-    return [Row(judge, name, picture.astype(numpy.uint8), per_prompt=1) for name, picture in made.items()]
+    sets = {
+        "control: averages of two": average,
+        "control: real plus noise": noisy.round().clip(0, 255),
+        "control: an eighth, repeated": repeated,
+    }
+    return [Row(judge, name, pictures.astype(numpy.uint8), per_prompt=1) for name, pictures in sets.items()]

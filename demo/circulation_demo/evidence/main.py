@@ -1,67 +1,76 @@
-"""The evidence itself. `python3 -m demo.evidence` starts this file in the environment it has prepared, with its options as JSON."""
+"""The evidence itself. `python3 -m demo.evidence` starts this module in the environment it has prepared, with its options as JSON."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import multiprocessing
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch
+
 from .. import DEMO
-from . import evaluate, plan, report, sampling
-from .data import MODEL, file_of
+from ..digest import digest
+from . import evaluate, plan, provenance, report, sampling
+from .data import Samples
 
 OUTPUT = DEMO / "output" / "evidence"
 
 
 def main(options) -> int:
     size = {s.name: s for s in (plan.FULL, plan.DEFAULT, plan.QUICK)}[options.size]
-    # images of another model are of no use
-    folder = OUTPUT / size.name / f"images-{hashlib.sha256((MODEL / 'avatars.safetensors').read_bytes()).hexdigest()[:8]}"
-    results = DEMO / "evidence" / "results" if options.publish else folder.parent
-    for directory in (folder, results):
-        directory.mkdir(parents=True, exist_ok=True)
-    make(size, folder, options.jobs)
+    output = Path(options.output or OUTPUT)
+    results = DEMO / "evidence" / "results" if options.publish else output / size.name
+    results.mkdir(parents=True, exist_ok=True)
+    samples, conditions = make(size, output, options.jobs)
+    made_with = provenance.provenance(conditions)  # before results change the work tree
     print("Measuring ...", flush=True)
-    evaluate.evaluate(size, folder, results)
-    report.write(size, folder, results)
+    evaluate.evaluate(samples, results)
+    report.write(samples, results)
+    provenance.write(results, made_with)
     print(f"Tables, graphs and raw numbers: {results}")
     if options.publish:
         report.publish(results)
     return report.headline(results)
 
 
-def make(size: plan.Size, folder: Path, jobs: int | None) -> None:
-    """Make what is not there yet. What is there was made whole, so an interrupted run goes on where it was."""
-    import torch
-
-    gpu = torch.cuda.is_available()
-    jobs = 1 if gpu else jobs or os.cpu_count()
-    work = [
-        (sampling.sample, (folder, setting, seed_set, size.prompts_of(setting)))
-        for setting in size.settings
-        for seed_set in range(size.sets)
-        if seed_set < size.sets_of(setting) and not file_of(folder, setting, seed_set).exists()
-    ]
-    if not (folder / "prediction.npz").exists():
-        work.insert(0, (sampling.prediction_change, (folder, plan.PREDICTION, size.prediction_images)))  # the longest first
-    if not (folder / "model.npz").exists():
-        work.insert(0, (sampling.of_the_model, (folder, size.model_prompts)))
-    if not work:
-        return
+def make(size: plan.Size, output: Path, jobs: int | None) -> tuple[Samples, dict]:
+    """Sample what is not there yet under the conditions of today. Files are written whole, so an interrupted run goes on where it was."""
+    jobs = 1 if torch.cuda.is_available() else jobs or os.cpu_count() or 1
     # Linux: workers keep the memory that they will need again a moment later. Taking it anew takes up to a third of their time.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), **os.environ}
-    started, threads = time.monotonic(), max(1, os.cpu_count() // jobs)
+    started, threads = time.monotonic(), max(1, (os.cpu_count() or 1) // jobs)
     with multiprocessing.get_context("spawn").Pool(jobs, sampling.start, (threads,)) as pool:
-        pending = [pool.apply_async(task, arguments) for task, arguments in work]
+        conditions = pool.apply(sampling.conditions)
+        samples = Samples(output / f"images-{digest(conditions)}", size)
+        samples.folder.mkdir(parents=True, exist_ok=True)
+        (samples.folder / "conditions.json").write_text(json.dumps(conditions, indent=2) + "\n", encoding="utf-8")
+        work = missing(samples)
+        pending = [(what, pool.apply_async(task, arguments)) for what, task, arguments in work]
         pool.close()
-        for number, result in enumerate(pending, 1):
-            name = result.get()
-            print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  {name}", flush=True)
+        for number, (what, result) in enumerate(pending, 1):
+            result.get()
+            print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  {what}", flush=True)
+    return samples, conditions
+
+
+def missing(samples: Samples) -> list[tuple[str, Callable[..., None], tuple]]:
+    """What is still to be sampled: its name for people, a function of `sampling` and its arguments. The longest comes first."""
+    size = samples.size
+    work: list[tuple[str, Callable[..., None], tuple]] = [
+        ("the model", sampling.sample_the_model, (samples.of_the_model, size.model_prompts)),
+        ("noise predictions", sampling.predict, (samples.predictions, plan.PREDICTION, size.prediction_images)),
+        *(
+            (f"{setting.name}, seeds {seed_set + 1}", sampling.sample, (path, setting, seed_set, size.prompts_of(setting)))
+            for setting in size.settings
+            for seed_set, path in enumerate(samples.of(setting))
+        ),
+    ]
+    return [(what, task, arguments) for what, task, arguments in work if not arguments[0].exists()]
 
 
 if __name__ == "__main__":

@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy
+from numpy import ndarray as Array
 from scipy.spatial.distance import cdist
 from torch import from_numpy
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 from vendi_score import vendi
-
-Array = numpy.ndarray
 
 
 class Components:
@@ -104,7 +103,10 @@ def apart(a: Array, b: Array, swaps: int = 1000) -> tuple[float, float]:
 
 
 def palette_validity(images: Array, palette: Array, tolerance: int = 12) -> Array:
-    """(N,) share of pixels of images (N, 16, 16, 3) uint8 that are within `tolerance` of a colour of `palette` (colours, 3), in each channel."""
+    """(N,) share of an image's pixels that are in each channel within `tolerance` of a colour of `palette`.
+
+    `images` (N, 16, 16, 3) and `palette` (colours, 3) are uint8.
+    """
     grid = numpy.zeros((256, 256, 256), bool)
     for r, g, b in palette.astype(int):
         grid[tuple(slice(max(0, c - tolerance), c + tolerance + 1) for c in (r, g, b))] = True

@@ -2,278 +2,281 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product, repeat
 from pathlib import Path
 
 import numpy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from pandas import DataFrame, Series, isna, read_csv
 
 from .. import DEMO, ROOT
-from .data import avatars, file_of
-from .evaluate import STABILITY, STAGES, Z
+from .data import Samples, avatars
+from .evaluate import DIFFERENCE, IMAGE_CHANGE, STABILITY, STAGES, Z
 from .judge import SPACES
-from .plan import ALPHAS, BASELINE, BETAS, PER_PROMPT, STEPS, Size, static
+from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, static
 
 EVIDENCE = ROOT / "EVIDENCE.md"
 EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
 OF_SETS = ("precision", "recall", "density", "coverage", "FID", "Vendi")
-REPEATED = ("FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier")
+REPEATED = (
+    "FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier"
+)  # fmt: skip
 OF_IMAGES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("spread", "train distance") for s in SPACES))
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-class Table:
-    """A CSV as a list of dicts, with numbers where there are numbers."""
-
-    def __init__(self, path: Path):
-        with path.open(newline="", encoding="utf-8") as file:
-            self.rows = [{key: number(value) for key, value in row.items()} for row in csv.DictReader(file)]
-
-    def where(self, **values) -> list[dict]:
-        wanted = {key.replace("_", " "): value for key, value in values.items()}
-        return [row for row in self.rows if all(row[key] == value for key, value in wanted.items())]
-
-    def one(self, **values) -> dict | None:
-        return next(iter(self.where(**values)), None)
-
-    def distinct(self, column: str, **values) -> list:
-        return list(dict.fromkeys(row[column] for row in self.where(**values)))
+def with_fields(path: Path) -> DataFrame:
+    """The CSV, and in further columns the fields of each row's setting, from the `settings.csv` beside it."""
+    return read_csv(path).merge(read_csv(path.with_name("settings.csv")), on="setting", how="left")
 
 
-def number(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def where(table: DataFrame, **values) -> DataFrame:
+    """The rows with these values in these columns."""
+    for column, value in values.items():
+        table = table[table[column] == value]
+    return table
 
 
-def write(size: Size, folder: Path, results: Path) -> None:
+def groups(table: DataFrame, *columns: str):
+    """(value or values of the columns, rows) in the order of the file."""
+    return table.groupby(list(columns) if len(columns) > 1 else columns[0], sort=False)
+
+
+def write(samples: Samples, results: Path) -> None:
+    """Tables and graphs of the CSVs in `results`, beside them."""
     for name, table in tables(results).items():
         (results / f"{name}.md").write_text(table, encoding="utf-8")
     graphs = {"strength": strength, "places": places, "prediction": prediction, "correlations": correlations, "regimes": regimes}
     for name, draw in graphs.items():
         save(draw(results), results / f"{name}.png")
-    save(contact_sheet(size, folder), results / "avatars.png")
+    save(contact_sheet(samples), results / "avatars.png")
 
 
 def tables(results: Path) -> dict[str, str]:
-    measures = Table(results / "measures.csv")
-    made = {}
-    for cohort in measures.distinct("cohort"):
+    """File name (without .md) → table in Markdown, of the CSVs in `results`."""
+    texts = {}
+    for cohort, measures in groups(read_csv(results / "measures.csv"), "cohort"):
         for space in SPACES:
-            made[f"{cohort}-{space}"] = sets_table(measures, cohort, [f"{name}, {space}" for name in OF_SETS])
-        made[f"{cohort}-images"] = sets_table(measures, cohort, OF_IMAGES)
-        made[f"{cohort}-else"] = sets_table(measures, cohort, ("image change", "colour change"), plain=True)
-    made |= {f"earlier-{path.stem}": sets_table(Table(path), "main", REPEATED) for path in EARLIER.glob("*.csv")}
-    made["memory"] = memory_table(Table(results / "memory.csv"), Table(results / "apart.csv"))
-    made["prediction"] = prediction_table(Table(results / "prediction.csv"))
-    made["correlations"] = correlations_table(Table(results / "correlations.csv"))
-    made["regimes"] = regimes_table(Table(results / "regimes.csv"))
-    made["seed-sets"] = sets_of_seeds_table(Table(results / "sets.csv"))
-    return made
+            texts[f"{cohort}-{space}"] = sets_table(measures, [f"{name}, {space}" for name in OF_SETS])
+        texts[f"{cohort}-images"] = sets_table(measures, OF_IMAGES)
+        texts[f"{cohort}-else"] = sets_table(measures, (IMAGE_CHANGE, "colour change"), plain=True)
+    texts |= {f"earlier-{path.stem}": sets_table(where(read_csv(path), cohort="main"), REPEATED) for path in EARLIER.glob("*.csv")}
+    texts["memory"] = memory_table(read_csv(results / "memory.csv"), read_csv(results / "apart.csv"))
+    texts["prediction"] = prediction_table(read_csv(results / "prediction.csv"))
+    texts["correlations"] = correlations_table(read_csv(results / "correlations.csv"))
+    texts["regimes"] = regimes_table(read_csv(results / "regimes.csv"))
+    texts["seed-sets"] = sets_of_seeds_table(read_csv(results / "sets.csv"))
+    return texts
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
+def markdown(head: Sequence[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines) + "\n"
+
+
+def in_lines(names: Sequence[str], line_break: str = "<br>") -> list[str]:
+    return [name.replace(", ", line_break) for name in names]
 
 
 def digits(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 2 else f"{value:.3f}"
 
 
-def interval(value: float, error: float, sign: str = "") -> str:
-    """Value and half its 95 % interval; bold where that leaves out zero, for differences."""
-    text = f"{'+' if sign and value > 0 else ''}{digits(value)} ± {digits(Z * error)}".replace("-", "−")
-    return f"**{text}**" if sign and abs(value) > Z * error else text
+def interval(value: float, error: float, signed: bool = False) -> str:
+    """Value and half its 95 % interval; of differences (`signed`) with the sign, and bold where it leaves out zero."""
+    text = f"{'+' if signed and value > 0 else ''}{digits(value)} ± {digits(Z * error)}".replace("-", "−")
+    return f"**{text}**" if signed and abs(value) > Z * error else text
 
 
-def sets_table(measures: Table, cohort: str, names, plain: bool = False) -> str:
-    """Real images, controls and the baseline with their values, settings with their differences from the baseline."""
+def sets_table(measures: DataFrame, names: Sequence[str], plain: bool = False) -> str:
+    """Real images, controls and the baseline with their values, settings with their differences from the baseline unless `plain`."""
+
+    def cell(row: Series) -> str:
+        if plain or isna(row["difference"]):
+            return interval(row["value"], row["error"])
+        return interval(row["difference"], row["difference error"], signed=True)
+
     rows = []
-    for setting in measures.distinct("setting", cohort=cohort):
-        cells = []
-        for name in names:
-            row = measures.one(cohort=cohort, setting=setting, measure=name)
-            if row is None:
-                cells.append("")
-            elif row["difference"] == "" or plain:
-                cells.append(interval(row["value"], row["error"]))
-            else:
-                cells.append(interval(row["difference"], row["difference error"], "signed"))
+    for setting, of_setting in groups(measures, "setting"):
+        by_name = of_setting.set_index("measure")
+        cells = [cell(by_name.loc[name]) if name in by_name.index else "" for name in names]
         if any(cells):
             rows.append([setting, *cells])
-    return markdown(["", *(name.replace(", ", "<br>") for name in names)], rows)
+    return markdown(["", *in_lines(names)], rows)
 
 
-def memory_table(found: Table, whole: Table) -> str:
+def memory_table(distances: DataFrame, tests: DataFrame) -> str:
     rows = []
-    for space in SPACES:
-        for images in found.distinct("images"):
-            of, sign = found.where(images=images, space=space), "signed" if "difference" in images else ""
-            test = whole.one(space=space)
-            all_of_it = f"{test['greatest difference']:.3f} (p {test['as great when swapped']:.2f})" if sign else ""
-            rows.append([f"{images}, {space}", *(interval(row["train distance"], row["error"], sign) for row in of), all_of_it])
-    quantiles = (f"{q:.0%} of images are nearer than" for q in found.distinct("quantile"))
-    return markdown(["distance to the nearest training image", *quantiles, "all distances: greatest difference of the shares that are nearer"], rows)
+    for space, images in product(SPACES, distances["images"].unique()):
+        signed, test = images == DIFFERENCE, where(tests, space=space).iloc[0]
+        quantiles = where(distances, space=space, images=images)
+        cells = list(map(interval, quantiles["train distance"], quantiles["error"], repeat(signed)))
+        all_of_it = f"{test['greatest difference']:.3f} (p {test['as great when swapped']:.2f})" if signed else ""
+        rows.append([f"{images}, {space}", *cells, all_of_it])
+    heads = [
+        "distance to the nearest training image",
+        *(f"{q:.0%} of images are nearer than" for q in distances["quantile"].unique()),
+        "all distances: greatest difference of the shares that are nearer",
+    ]
+    return markdown(heads, rows)
 
 
-def prediction_table(changes: Table) -> str:
-    groups = {"all steps": range(1, STEPS + 1), "first third": range(1, STEPS // 3 + 1), "last third": range(STEPS - STEPS // 3 + 1, STEPS + 1)}
-    rows = []
-    for setting in changes.distinct("setting"):
-        of = {row["step"]: row["change"] for row in changes.where(setting=setting)}
-        rows.append([setting, *(f"{numpy.mean([of[step] for step in steps]):.1%}" for steps in groups.values())])
-    return markdown(["change of the noise prediction", *groups], rows)
+def prediction_table(changes: DataFrame) -> str:
+    third = STEPS // 3
+    of_steps = {"all steps": slice(None), "first third": slice(third), "last third": slice(-third, None)}
+    rows = [[setting, *(f"{rows['change'].iloc[s].mean():.1%}" for s in of_steps.values())] for setting, rows in groups(changes, "setting")]
+    return markdown(["change of the noise prediction", *of_steps], rows)
 
 
-def correlations_table(found: Table) -> str:
-    outcomes, rows = found.distinct("outcome"), []
-    for space in found.distinct("space"):
-        for stage in STAGES:
-            for measure in STABILITY:
-                row = [found.one(space=space, stability=measure, stage=stage, outcome=outcome) for outcome in outcomes]
-                if any(row):
-                    rows.append([f"{measure}, {stage}, {space}", *(interval(r["rho"], r["error"], "signed") if r else "" for r in row)])
-    return markdown(["", *(outcome.replace(", ", "<br>") for outcome in outcomes)], rows)
+def correlations_table(rhos: DataFrame) -> str:
+    outcomes, rows = rhos["outcome"].unique(), []
+    for space, stage, measure in product(rhos["space"].unique(), STAGES, STABILITY):
+        by_outcome = where(rhos, space=space, stage=stage, stability=measure).set_index("outcome")
+        if len(by_outcome):
+            intervals = dict(zip(by_outcome.index, map(interval, by_outcome["rho"], by_outcome["error"], repeat(True))))
+            rows.append([f"{measure}, {stage}, {space}", *(intervals.get(outcome, "") for outcome in outcomes)])
+    return markdown(["", *in_lines(outcomes)], rows)
 
 
-def regimes_table(found: Table) -> str:
-    changes, rows = found.distinct("change of"), []
-    for setting in found.distinct("setting"):
-        for measure in STABILITY:
-            for tenth in ("least stable", "most stable"):
-                cells = [found.one(setting=setting, tenth_by=measure, tenth=tenth, change_of=change) for change in changes]
-                rows.append([f"{setting}; {tenth} by {measure}", *(interval(c["value"], c["error"], "" if c["change of"] == "image change" else "signed") for c in cells)])
-    return markdown(["", *changes], rows)
+def regimes_table(changes: DataFrame) -> str:
+    rows = [
+        [f"{setting}; {tenth} by {measure}", *map(interval, rows["value"], rows["error"], rows["change of"] != IMAGE_CHANGE)]
+        for (setting, measure, tenth), rows in groups(changes, "setting", "tenth by", "tenth")
+    ]
+    return markdown(["", *changes["change of"].unique()], rows)
 
 
-def sets_of_seeds_table(found: Table) -> str:
-    names = [*(f"{name}, {space}" for space in SPACES for name in ("precision", "recall", "coverage", "FID")), "prompt recognised", "mixture index"]
-    rows = []
-    for setting in found.distinct("setting"):
-        of = [[row["difference"] for row in found.where(setting=setting, measure=name)] for name in names]
-        rows.append([setting, *(" ".join(f"{d:+.3f}".replace("-", "−") for d in differences) for differences in of)])
-    return markdown(["", *(name.replace(", ", "<br>") for name in names)], rows)
+def sets_of_seeds_table(differences: DataFrame) -> str:
+    names = [f"{name}, {space}" for space in SPACES for name in ("precision", "recall", "coverage", "FID")]
+    names += ["prompt recognised", "mixture index"]
+    rows = [
+        [setting, *(" ".join(f"{d:+.3f}".replace("-", "−") for d in where(rows, measure=name)["difference"]) for name in names)]
+        for setting, rows in groups(differences, "setting")
+    ]
+    return markdown(["", *in_lines(names)], rows)
 
 
-def figure(rows: int, columns: int, width: float, height: float):
-    made = Figure((width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made, made.subplots(rows, columns, squeeze=False)
+def new_figure(rows: int, columns: int, width: float, height: float):
+    """The figure, inches wide and high, and its axes (rows, columns)."""
+    figure = Figure((width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save(made: Figure, path: Path) -> None:
-    made.savefig(path, dpi=110, metadata={"Software": None})
+def save(figure: Figure, path: Path) -> None:
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def strength(results: Path) -> Figure:
     """Difference from the baseline against alpha, a line for each beta."""
-    measures = Table(results / "measures.csv")
+    measures = where(with_fields(results / "measures.csv"), **STATIC)
     names = [*(f"{name}, {space}" for space in SPACES for name in ("precision", "recall", "coverage", "FID")),
              "prompt recognised", "mixture index", "palette validity", "spread, classifier"]  # fmt: skip
-    made, axes = figure(3, 4, 13, 8.5)
+    figure, axes = new_figure(3, 4, 13, 8.5)
     for ax, name in zip(axes.flat, names):
         for beta, colour, marker in zip(BETAS, COLOURS, MARKERS):
-            points = [(alpha, measures.one(setting=static(alpha, beta).name, measure=name)) for alpha in ALPHAS]
-            points = [(alpha, row["difference"], Z * row["difference error"]) for alpha, row in points if row]
-            if points:
-                alphas, values, errors = zip(*points)
-                ax.errorbar(alphas, values, errors, color=colour, marker=marker, markersize=4, capsize=2, linewidth=1, label=f"beta {beta:g}")
+            points = where(measures, measure=name, beta=beta).sort_values("alpha")
+            if len(points):
+                style = dict(color=colour, marker=marker, markersize=4, capsize=2, linewidth=1)
+                ax.errorbar(points["alpha"], points["difference"], Z * points["difference error"], **style, label=f"beta {beta:g}")
         ax.axhline(0, color="0.5", linewidth=0.8)
         ax.axvline(1, color="0.5", linewidth=0.8, linestyle=":")
         ax.set_title(name, fontsize=10)
         ax.set_xlabel("alpha")
     axes[0, 0].set_ylabel("difference from the baseline")
     axes[0, 0].legend(fontsize=8)
-    made.suptitle("Static Circulation on all blocks at all steps; bars are 95 % intervals")
-    return made
+    figure.suptitle("Static Circulation on all blocks at all steps; bars are 95 % intervals")
+    return figure
 
 
 def places(results: Path) -> Figure:
     """The same strength by rule, rescale, depth and time."""
-    measures = Table(results / "measures.csv")
+    measures = with_fields(results / "measures.csv")
+    measures = measures[measures["alpha"].isin((0.8, 1.2)) & (measures["beta"] == 5)]
     names = [*(f"{name}, {space}" for name in ("precision", "recall", "FID") for space in SPACES), "prompt recognised", "mixture index"]
-    settings = [s for s in measures.distinct("setting", measure="image change") if re.search(r"alpha (0\.8|1\.2), beta 5", s)]
-    made, axes = figure(2, 4, 15, 9)
+    settings = measures["setting"].unique()
+    figure, axes = new_figure(2, 4, 15, 9)
     for ax, name in zip(axes.flat, names):
-        for position, setting in enumerate(settings):
-            row = measures.one(setting=setting, measure=name)
-            above = "alpha 1.2" in setting
-            ax.errorbar(row["difference"], -position, xerr=Z * row["difference error"], color=COLOURS[above], marker=MARKERS[above], capsize=2)
+        for position, (_, row) in enumerate(where(measures, measure=name).iterrows()):
+            above = int(row["alpha"] > 1)
+            error = Z * row["difference error"]
+            ax.errorbar(row["difference"], -position, xerr=error, color=COLOURS[above], marker=MARKERS[above], capsize=2)
         ax.axvline(0, color="0.5", linewidth=0.8)
         ax.set_yticks([-p for p in range(len(settings))], settings if ax in axes[:, 0] else [""] * len(settings), fontsize=8)
         ax.locator_params(axis="x", nbins=4)
         ax.set_title(name, fontsize=10)
-    made.supxlabel("difference from the baseline; bars are 95 % intervals")
-    return made
+    figure.supxlabel("difference from the baseline; bars are 95 % intervals")
+    return figure
 
 
 def prediction(results: Path) -> Figure:
-    changes = Table(results / "prediction.csv")
-    made, axes = figure(1, 2, 11, 4)
+    """Change of the noise prediction by step, on each side of alpha 1."""
+    changes = with_fields(results / "prediction.csv")
+    figure, axes = new_figure(1, 2, 11, 4)
     for ax, alpha in zip(axes.flat, (0.8, 1.2)):
-        shown = [s for s in changes.distinct("setting") if f"alpha {alpha:g}," in s]
-        for setting, colour, marker in zip(shown, COLOURS, MARKERS):
-            rows = changes.where(setting=setting)
-            ax.plot([r["step"] for r in rows], [r["change"] for r in rows], color=colour, marker=marker, markersize=4, label=setting)
+        for (setting, rows), colour, marker in zip(groups(where(changes, alpha=alpha), "setting"), COLOURS, MARKERS):
+            ax.plot(rows["step"], rows["change"], color=colour, marker=marker, markersize=4, label=setting)
         ax.set(xlabel="step", ylabel="change of the noise prediction, relative", yscale="log")
         ax.legend(fontsize=8)
-    return made
+    return figure
 
 
 def correlations(results: Path) -> Figure:
-    found = Table(results / "correlations.csv")
-    outcomes, spaces = found.distinct("outcome"), found.distinct("space")
-    made, axes = figure(1, len(spaces), 13, 5.5)
+    """Spearman's rho of stability (rows) with outcomes (columns), for each space of measuring stability."""
+    rhos = read_csv(results / "correlations.csv")
+    outcomes, spaces = rhos["outcome"].unique(), rhos["space"].unique()
+    labels = list(product(STAGES, STABILITY))
+    figure, axes = new_figure(1, len(spaces), 13, 5.5)
     for ax, space in zip(axes.flat, spaces):
-        labels = [(stage, measure) for stage in STAGES for measure in STABILITY]
-        cells = [[found.one(space=space, stability=m, stage=g, outcome=o) for o in outcomes] for g, m in labels]
-        values = numpy.array([[cell["rho"] if cell else numpy.nan for cell in row] for row in cells])
+        table = where(rhos, space=space).set_index(["stage", "stability", "outcome"])
+        cells = table.reindex([(*label, outcome) for label in labels for outcome in outcomes])
+        values, errors = (cells[column].to_numpy().reshape(len(labels), len(outcomes)) for column in ("rho", "error"))
         ax.imshow(values, cmap="RdBu_r", vmin=-0.5, vmax=0.5, aspect="auto")
-        for y, row in enumerate(cells):
-            for x, cell in enumerate(row):
-                if cell:
-                    sure = abs(cell["rho"]) > Z * cell["error"]
-                    ax.text(x, y, f"{cell['rho']:+.2f}", ha="center", va="center", fontsize=8, weight="bold" if sure else "normal")
-        ax.set_xticks(range(len(outcomes)), [o.replace(", ", "\n") for o in outcomes], rotation=40, ha="right", fontsize=8)
+        for (y, x), rho in numpy.ndenumerate(values):
+            if not numpy.isnan(rho):
+                sure = abs(rho) > Z * errors[y, x]
+                ax.text(x, y, f"{rho:+.2f}", ha="center", va="center", fontsize=8, weight="bold" if sure else "normal")
+        ax.set_xticks(range(len(outcomes)), in_lines(outcomes, "\n"), rotation=40, ha="right", fontsize=8)
         ax.set_yticks(range(len(labels)), [f"{m}  {g}" for g, m in labels], fontsize=8)
         ax.set_title(f"Spearman's rho over baseline images, {space}", fontsize=10)
-    return made
+    return figure
 
 
 def regimes(results: Path) -> Figure:
-    found = Table(results / "regimes.csv")
-    settings, changes = found.distinct("setting"), found.distinct("change of")
-    made, axes = figure(1, len(changes), 16, 4.5)
-    for ax, change in zip(axes.flat, changes):
+    """What settings change in the least and in the most stable tenth of the baselines."""
+    changes = where(read_csv(results / "regimes.csv"), **{"tenth by": "Align"})
+    settings, outcomes = changes["setting"].unique(), changes["change of"].unique()
+    figure, axes = new_figure(1, len(outcomes), 16, 4.5)
+    for ax, outcome in zip(axes.flat, outcomes):
         for offset, (tenth, colour, marker) in enumerate(zip(("least stable", "most stable"), COLOURS, MARKERS)):
-            rows = [found.one(setting=s, tenth_by="Align", tenth=tenth, change_of=change) for s in settings]
+            rows = where(changes, tenth=tenth, **{"change of": outcome})
             heights = [-p - 0.25 * offset for p in range(len(rows))]
-            ax.errorbar([r["value"] for r in rows], heights, xerr=[Z * r["error"] for r in rows], fmt=marker, color=colour, markersize=4, capsize=2, label=tenth)
+            ax.errorbar(rows["value"], heights, xerr=Z * rows["error"], fmt=marker, color=colour, markersize=4, capsize=2, label=tenth)
         ax.axvline(0, color="0.5", linewidth=0.8)
         ax.set_yticks([-p for p in range(len(settings))], settings if ax is axes[0, 0] else [""] * len(settings), fontsize=8)
-        ax.set_title(f"change of {change}" if "change" not in change else change, fontsize=10)
-    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    made.suptitle("The least and the most stable tenth of the baselines, by alignment over all blocks")
-    return made
+        ax.set_title(outcome if outcome == IMAGE_CHANGE else f"change of {outcome}", fontsize=10)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    figure.suptitle("The least and the most stable tenth of the baselines, by alignment over all blocks")
+    return figure
 
 
-def contact_sheet(size: Size, folder: Path, columns: int = 16) -> Figure:
+def contact_sheet(samples: Samples, columns: int = 16) -> Figure:
     """Real avatars, and the same prompts and seeds under the main settings."""
-    shown = [s for s in size.settings if s.main]
     rows = {"real": avatars("held_out").images[:columns]}
-    rows |= {s.name: numpy.load(file_of(folder, s, 0))["images"][: columns * PER_PROMPT : PER_PROMPT] for s in shown}
-    made, axes = figure(1, 1, 15, 0.82 * len(rows))
+    for setting in samples.size.settings:
+        if setting.main:
+            images = numpy.load(samples.of(setting)[0])["images"]
+            rows["\n".join(filter(None, (setting.label, setting.strength)))] = images[: columns * PER_PROMPT : PER_PROMPT]
+    figure, axes = new_figure(1, 1, 15, 0.82 * len(rows))
     ax = axes[0, 0]
     ax.imshow(numpy.concatenate([numpy.concatenate(list(images), axis=1) for images in rows.values()]), interpolation="nearest")
-    ax.set_yticks([16 * row + 8 for row in range(len(rows))], [name.replace(": ", "\n") for name in rows], fontsize=8)
+    ax.set_yticks([16 * row + 8 for row in range(len(rows))], list(rows), fontsize=8)
     ax.set_xticks([])
-    return made
+    return figure
 
 
 def publish(results: Path) -> None:
@@ -289,26 +292,21 @@ def with_tables(text: str, results: Path) -> str:
 
 
 def headline(results: Path) -> int:
-    """0 where the findings of EVIDENCE.md show again, else 1."""
-    measures = Table(results / "measures.csv")
-    failed = 0
-    for claim, holds in CLAIMS.items():
-        shown = holds(measures)
-        failed |= not shown
-        print(f"{'shows' if shown else 'DOES NOT SHOW'}: {claim}")
-    return int(failed)
-
-
-def value(measures: Table, setting: str, measure: str) -> float:
-    return measures.one(cohort="main", setting=setting, measure=measure)["value"]
+    """Print which findings of EVIDENCE.md show again: 0 where all do, else 1."""
+    values = where(read_csv(results / "measures.csv"), cohort="main").set_index(["setting", "measure"])["value"]
+    shown = {claim: holds(values) for claim, holds in CLAIMS.items()}
+    for claim, holds in shown.items():
+        print(f"{'shows' if holds else 'DOES NOT SHOW'}: {claim}")
+    return int(not all(shown.values()))
 
 
 LESS, SLIGHTLY_MORE, MORE = (static(alpha, 5.0).name for alpha in (0.8, 1.05, 1.2))
+NEAREST, KINDS, OBEDIENCE = "train distance, pixels", "Vendi, pixels", "prompt recognised"
 # Those of EVIDENCE.md that are large enough to show in 64 images, whatever the rounding of a machine.
-CLAIMS: dict[str, Callable[[Table], bool]] = {
-    "Circulation changes images": lambda m: min(value(m, s, "image change") for s in (LESS, MORE)) > 0.01,
-    "alpha 1.05 changes them less than 1.2": lambda m: value(m, SLIGHTLY_MORE, "image change") < value(m, MORE, "image change"),
-    "in pixels, alpha 1.2 is nearer to training images than 0.8": lambda m: value(m, LESS, "train distance, pixels") > value(m, MORE, "train distance, pixels"),
-    "in pixels, there are fewer kinds of images at alpha 1.2 than at 0.8": lambda m: value(m, LESS, "Vendi, pixels") > value(m, MORE, "Vendi, pixels"),
-    "prompts stay recognised": lambda m: min(value(m, s, "prompt recognised") for s in (BASELINE.name, LESS, MORE)) > 0.95,
+CLAIMS: dict[str, Callable[[Series], bool]] = {
+    "Circulation changes images": lambda v: min(v[s, IMAGE_CHANGE] for s in (LESS, MORE)) > 0.01,
+    "alpha 1.05 changes them less than 1.2": lambda v: v[SLIGHTLY_MORE, IMAGE_CHANGE] < v[MORE, IMAGE_CHANGE],
+    "in pixels, alpha 1.2 is nearer to training images than 0.8": lambda v: v[LESS, NEAREST] > v[MORE, NEAREST],
+    "in pixels, there are fewer kinds of images at alpha 1.2 than at 0.8": lambda v: v[LESS, KINDS] > v[MORE, KINDS],
+    "prompts stay recognised": lambda v: min(v[s, OBEDIENCE] for s in (BASELINE.name, LESS, MORE)) > 0.95,
 }

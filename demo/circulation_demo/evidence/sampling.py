@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
 import torch
+from numpy import ndarray as Array
 
-from .data import MODEL_PROMPTS, avatars, file_of, prompts, seeds
-from .plan import CFG, PER_PROMPT, STEPS, Setting
+from .. import ROOT
+from ..digest import digest, one_thread
+from ..inprocess import args, load, patch, probe
+from .data import model_prompts, prompts, seeds
+from .plan import BASELINE, CFG, EXAMPLES, PER_PROMPT, SAMPLER, SCHEDULER, STEPS, Setting
 
 BATCH = 64
 STABILITY = ("energy", "instability", "alignment")
@@ -18,94 +24,152 @@ SPACES = ("value space", "input space (paper)")
 
 
 class Model:
-    """The avatar model in this process."""
+    """The avatar model in this process, into which the pack is loaded."""
 
-    def __init__(self, threads: int):
-        from . import comfyui
+    def __init__(self):
+        from ..avatars import loader
 
-        torch.set_num_threads(threads)
-        logging.getLogger().setLevel(logging.WARNING)
-        self.comfyui = comfyui
-        self.unet, self.text, self.vae = comfyui.loader.load()
+        self.file = loader.FILE
+        self.unet, self.text, self.vae = loader.load()
 
     def under(self, setting: Setting):
-        return self.unet if setting.node is None else self.comfyui.patch(self.unet, setting.node, **setting.inputs)
+        return self.unet if setting.node is None else patch(self.unet, setting.node, **setting.inputs)
 
-    def images(self, model, factors: numpy.ndarray, seeds: numpy.ndarray) -> numpy.ndarray:
-        """(N, 16, 16, 3) uint8 for one prompt (positions of its factors' values) and one seed each."""
-        latents = self.comfyui.sample(model, self.text, (factors + 1).tolist(), seeds.tolist(), steps=STEPS, cfg=CFG)
-        return self.comfyui.pictures(self.vae, latents).numpy()
+    @torch.inference_mode()
+    def latents(self, model, factors: Array, seeds: Array, steps: int = STEPS) -> torch.Tensor:
+        """(N, 4, 16, 16) of N prompts (positions of their factors' values, (N, 9)) and seeds (N,), sampled as one batch."""
+        import comfy.sample
+
+        noise = self.noise(seeds)
+        positive = [[self.text.encode((factors + 1).tolist()), {}]]
+        # An empty prompt is a word in a vocabulary like any other here, so both halves have the same length.
+        negative = self.text.encode_from_tokens_scheduled(self.text.tokenize(""))
+        arguments = (SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise))
+        return comfy.sample.sample(model, noise, steps, CFG, *arguments, disable_pbar=True, seed=int(seeds[0]))
+
+    @staticmethod
+    def noise(seeds: Array) -> torch.Tensor:
+        """(N, 4, 16, 16): each image's noise as it would be alone in its batch."""
+        import comfy.sample
+
+        blank = torch.zeros(1, 4, 16, 16)
+        return torch.cat([comfy.sample.prepare_noise(blank, seed) for seed in seeds.tolist()])
+
+    @torch.inference_mode()
+    def images(self, latents: torch.Tensor) -> Array:
+        """(N, 16, 16, 3) uint8: the decoded pictures at one pixel for each latent pixel."""
+        decoded = torch.cat([self.vae.decode(part) for part in latents.split(BATCH)])
+        return (decoded[:, 4::8, 4::8] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+
+    def measured(self, factors: Array, seeds: Array, steps: int = STEPS) -> tuple[torch.Tensor, Array]:
+        """The baseline's latents and the stability of its images, (space, measure, stage, image)."""
+        model, records = self.unet, []
+        for space in SPACES:
+            model, record = probe(model, measure_in=space)
+            records.append(record)
+        latents = self.latents(model, factors, seeds, steps)
+        return latents, numpy.stack([by_stage(record.of(None).runs[-1]) for record in records])
+
+    def behaviour(self) -> str:
+        """A digest of what the pack's nodes do to the model now: latents after a few steps under each example, and what the probe reads."""
+        factors, drawn, steps = prompts(0, 2), seeds(0, 2)[::PER_PROMPT], 3
+        with one_thread():
+            outputs = [self.latents(self.under(setting), factors, drawn, steps) for setting in EXAMPLES]
+            return digest(*self.measured(factors, drawn, steps), *outputs)
+
+    def conditions(self) -> dict:
+        """All that images depend on but their settings, prompts and seeds, as values of JSON's types."""
+        import comfyui_version
+        from comfy.model_management import get_torch_device
+
+        return {
+            "model": digest(self.file),
+            "sampler": dict(steps=STEPS, cfg=CFG, sampler=SAMPLER, scheduler=SCHEDULER, batch=BATCH),
+            "torch": torch.__version__,
+            "comfyui": comfyui_version.__version__,
+            "device": str(get_torch_device()),
+            "behaviour": self.behaviour(),
+        }
 
 
-_model: Model | None = None
+_model: Model
 
 
 def start(threads: int) -> None:
+    """Set up a worker process."""
     global _model
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    _model = Model(threads)
+    args.cpu, args.use_pytorch_cross_attention = not torch.cuda.is_available(), True
+    load(ROOT)
+    for noisy in ("root", "comfy"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    torch.set_num_threads(threads)
+    _model = Model()
 
 
-def batches(factors: numpy.ndarray, seeds: numpy.ndarray):
+def conditions() -> dict:
+    return _model.conditions()
+
+
+def batches(factors: Array, seeds: Array) -> Iterator[tuple[Array, Array]]:
     for first in range(0, len(seeds), BATCH):
         yield factors[first : first + BATCH], seeds[first : first + BATCH]
 
 
-def sample(folder: Path, setting: Setting, seed_set: int, count: int) -> str:
+def sample(path: Path, setting: Setting, seed_set: int, count: int) -> None:
     """Images of `count` prompts, and for the baseline their stability, in one file."""
-    path = file_of(folder, setting, seed_set)
     asked, drawn = prompts(seed_set, count), seeds(seed_set, count)
     images, stability = [], []
-    for factors, some in batches(numpy.repeat(asked, PER_PROMPT, axis=0), drawn):
-        model, records = _model.under(setting), []
-        if setting.node is None:
-            for space in SPACES:
-                model, record = _model.comfyui.probe(model, measure_in=space)
-                records.append(record)
-        images.append(_model.images(model, factors, some))
-        if records:
-            stability.append(numpy.stack([by_stage(record.of(None).runs[-1]) for record in records]))
+    for factors, batch_seeds in batches(numpy.repeat(asked, PER_PROMPT, axis=0), drawn):
+        if setting == BASELINE:
+            latents, measured = _model.measured(factors, batch_seeds)
+            stability.append(measured)
+        else:
+            latents = _model.latents(_model.under(setting), factors, batch_seeds)
+        images.append(_model.images(latents))
     arrays = {"images": numpy.concatenate(images), "factors": asked, "seeds": drawn}
     if stability:
-        arrays["stability"] = numpy.concatenate(stability, axis=-1)  # (space, measure, stage, image)
-    return save(path, **arrays)
+        arrays["stability"] = numpy.concatenate(stability, axis=-1)
+    save(path, **arrays)
 
 
-def save(path: Path, **arrays) -> str:
+def save(path: Path, **arrays) -> None:
     """Whole or not at all."""
     part = path.with_suffix(".part")
     with part.open("wb") as file:
         numpy.savez_compressed(file, **arrays)
     part.replace(path)
-    return path.name
 
 
-def of_the_model(folder: Path, count: int) -> str:
+def sample_the_model(path: Path, count: int) -> None:
     """The baseline on `count` prompts, one image each."""
-    asked = avatars("held_out").factors[MODEL_PROMPTS][:count].astype(int)
-    images = [_model.images(_model.unet, factors, some) for factors, some in batches(asked, numpy.arange(count))]
-    return save(folder / "model.npz", images=numpy.concatenate(images), factors=asked)
+    asked = model_prompts(count)
+    images = [_model.images(_model.latents(_model.unet, *batch)) for batch in batches(asked, numpy.arange(count))]
+    save(path, images=numpy.concatenate(images), factors=asked)
 
 
-def by_stage(run) -> numpy.ndarray:
+def by_stage(run) -> Array:
     """(measure, stage, image): means over steps, branches and the blocks of input, middle, output, and all."""
     stages = run.stages()
-    chosen = [*(stages[stage] for stage in ("input", "middle", "output")), sorted(sum(stages.values(), []))]
+    chosen = [*(stages[stage] for stage in ("input", "middle", "output")), sorted(itertools.chain(*stages.values()))]
     return torch.stack([run.values[: len(STABILITY), :, blocks].nanmean(dim=(1, 2, 3)) for blocks in chosen], dim=1).numpy()
 
 
-def prediction_change(folder: Path, settings: tuple[Setting, ...], count: int) -> str:
-    """Change of the guided noise prediction at the baseline's own noisy images, (setting, step, image), relative to the prediction's length."""
+def predict(path: Path, settings: tuple[Setting, ...], count: int) -> None:
+    """Change of the guided noise prediction at the baseline's own noisy images, relative to the prediction's length.
+
+    `settings` begin with the baseline. `changes` in the file: (setting, step, image).
+    """
     import comfy.sample
     import comfy.samplers
 
-    c, asked, drawn = _model.comfyui, prompts(0, count), seeds(0, count)[::PER_PROMPT]
+    asked, drawn = prompts(0, count), seeds(0, count)[::PER_PROMPT]
     sampling = _model.unet.get_model_object("model_sampling")
-    sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", STEPS)
-    noisy = []
+    sigmas = comfy.samplers.calculate_sigmas(sampling, SCHEDULER, STEPS)
+    noisy: list[torch.Tensor] = []
     positive = [[_model.text.encode((asked + 1).tolist()), {}]]
     negative = _model.text.encode_from_tokens_scheduled(_model.text.tokenize(""))
-    noise = c.noise(drawn.tolist())
+    noise = _model.noise(drawn)
 
     def run(model, sampler, callback=None):
         with torch.inference_mode():
@@ -124,8 +188,8 @@ def prediction_change(folder: Path, settings: tuple[Setting, ...], count: int) -
         run(_model.under(setting), comfy.samplers.KSAMPLER(replay))
         return torch.stack(predicted).flatten(2)
 
-    run(_model.unet, comfy.samplers.sampler_object("dpmpp_2m"), lambda step, denoised, x, of: noisy.append(x.clone()))
-    own = noise_predictions(settings[0])
-    changes = [((noise_predictions(s) - own).norm(dim=-1) / own.norm(dim=-1)).numpy() for s in settings[1:]]
+    run(_model.unet, comfy.samplers.sampler_object(SAMPLER), lambda step, denoised, x, of: noisy.append(x.clone()))
+    plain = noise_predictions(settings[0])
+    changes = [((noise_predictions(s) - plain).norm(dim=-1) / plain.norm(dim=-1)).numpy() for s in settings[1:]]
     names = [setting.name for setting in settings[1:]]
-    return save(folder / "prediction.npz", changes=numpy.stack(changes), settings=names, sigmas=sigmas[:-1].numpy())
+    save(path, changes=numpy.stack(changes), settings=names, sigmas=sigmas[:-1].numpy())

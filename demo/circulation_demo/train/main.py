@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy
@@ -13,31 +14,32 @@ from matplotlib.figure import Figure
 
 from .. import DEMO, ROOT
 from ..avatars.factors import FACTORS
+from ..digest import digest, one_thread
 from ..evidence import classifier
 from ..inprocess import args
 from . import render
 
 args.cpu = not torch.cuda.is_available()
 
-from . import train  # noqa: E402
+from . import train
 
 WORK = ROOT / ".comfy" / "train"
-SHIPPED = ("avatars.safetensors", "classifier.safetensors", "train.npz", "held_out.npz", "loss.csv", "loss.png")
 
 
 def main(options):
     torch.set_num_threads(options.threads or os.cpu_count())
-    WORK.mkdir(exist_ok=True)
+    WORK.mkdir(parents=True, exist_ok=True)
     data = {split: render.render(split, WORK) for split in render.SPLITS}
-    if not (WORK / "classifier.safetensors").exists():
-        classifier.save(classifier.train(*labelled(data["classifier"])), WORK / "classifier.safetensors")
-    judge_classifier(data["held_out"])
-    train.train(data["train"], WORK, WORK / "avatars.safetensors", options.steps or train.STEPS, options.seed)
-    draw_loss(WORK / "loss.csv", WORK / "loss.png")
+    judge = train_classifier(data["classifier"])
+    judge_classifier(judge, data["held_out"])
+    training = train.train(data["train"], WORK, options.steps or train.STEPS, options.seed)
+    draw_loss(training / "loss.csv", training / "loss.png")
     if options.install:
-        for name in SHIPPED:
-            shutil.copy(WORK / name, DEMO / "model" / name)
-    print(f"The model is in {WORK}. `python3 -m demo.evidence` measures the one in {DEMO / 'model'}.")
+        for name in ("avatars.safetensors", "loss.csv", "loss.png"):
+            shutil.copy(training / name, DEMO / "model" / name)
+        for name, path in {"classifier": judge, "train": data["train"], "held_out": data["held_out"]}.items():
+            shutil.copy(path, DEMO / "model" / (name + path.suffix))
+    print(f"The model is in {training}. `python3 -m demo.evidence` measures the one in {DEMO / 'model'}.")
 
 
 def labelled(path):
@@ -48,9 +50,21 @@ def labelled(path):
         return torch.from_numpy(arrays["images"]), dict(zip(names, values.T))
 
 
-def judge_classifier(path):
-    images, labels = labelled(path)
-    _, probabilities = classifier.load(WORK / "classifier.safetensors").read(images)
+def train_classifier(data: Path) -> Path:
+    """The file of a classifier trained on these avatars. It is trained once for the same data, PyTorch, and weights after two steps."""
+    images, labels = labelled(data)
+    few = slice(2 * classifier.BATCH)
+    with one_thread():
+        start = classifier.train(images[few], {name: values[few] for name, values in labels.items()}, epochs=1)
+    path = WORK / f"classifier-{digest(data, classifier.EPOCHS, torch.__version__, *start.state_dict().values())}.safetensors"
+    if not path.exists():
+        classifier.save(classifier.train(images, labels), path)
+    return path
+
+
+def judge_classifier(path: Path, held_out: Path):
+    images, labels = labelled(held_out)
+    _, probabilities = classifier.load(path).read(images)
     right = {name: float((probabilities[name].argmax(-1) == values).float().mean()) for name, values in labels.items()}
     print("The classifier on held-out avatars:", ", ".join(f"{name} {share:.1%}" for name, share in right.items()), flush=True)
 

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy
 
 from ..avatars.factors import COLOURS, FACTORS, NONE
+from ..digest import digest
 
-HERE = Path(__file__).resolve().parent
+TOOL = [Path(__file__).with_name(name) for name in ("package.json", "render.mjs")]
 
 # Which seeds are drawn for what. The sets have none in common.
 SPLITS = {"train": (0, 32_000), "held_out": (1_000_000, 8_000), "classifier": (2_000_000, 32_000)}
@@ -36,12 +37,16 @@ STYLES = {"hair style": "hair", "eyes": "eyes", "mouth shape": "mouth", "clothes
 
 
 def render(split: str, work: Path) -> Path:
-    """`work/SPLIT.npz`: images (N, 16, 16, 3) uint8; factors (N, 9) and styles (N, 4) uint8, positions in FACTORS and STYLES."""
-    path = work / f"{split}.npz"
+    """A file in `work`: images (N, 16, 16, 3) uint8; factors (N, 9) and styles (N, 4) uint8, positions in FACTORS and STYLES.
+
+    It is drawn once for the same seeds, options, words and versions of the drawing tool.
+    """
+    first, count = SPLITS[split]
+    words = [(factor.name, factor.values) for factor in FACTORS]
+    path = work / f"{split}-{digest(first, count, OPTIONS, SOURCES, STYLES, words, *TOOL)}.npz"
     if path.exists():
         return path
     tool = install(work)
-    first, count = SPLITS[split]
     print(f"Drawing {count} avatars for {split} ...", flush=True)
     command = ["node", str(tool / "render.mjs"), str(first), str(count), str(work / split)]
     subprocess.run(command, input=json.dumps(OPTIONS), text=True, check=True)
@@ -59,7 +64,7 @@ def position(factor, drawn: str | None) -> int:
     """Which value of the factor was drawn: "dark03" is "dark", "#ffffff" is white."""
     drawn = (drawn or NONE).removeprefix("#").rstrip("#")
     options = list(factor.values.values())
-    return next(p for p, option in enumerate(options) if drawn == option or drawn.startswith(option) and drawn[len(option) :].isdigit())
+    return next(p for p, option in enumerate(options) if drawn == option or (drawn.startswith(option) and drawn[len(option) :].isdigit()))
 
 
 def style(variant: str, name: str) -> int:
@@ -69,10 +74,11 @@ def style(variant: str, name: str) -> int:
 
 
 def install(work: Path) -> Path:
-    tool = work / "dicebear"
+    """The folder of the drawing tool, with its dependencies."""
+    tool = work / f"dicebear-{digest(*TOOL)}"
     tool.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "render.mjs"):
-        shutil.copy(HERE / name, tool / name)
+    for file in TOOL:
+        shutil.copy(file, tool)
     if not (tool / "node_modules").exists():
         subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--silent"], cwd=tool, check=True, shell=sys.platform == "win32")
     return tool

@@ -11,14 +11,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import comfy.ldm.modules.attention
+import comfyui_version
 import numpy
 import torch
 from safetensors.torch import save_file
 
-import comfy.ldm.modules.attention
-
 from ..avatars import unet, vae
 from ..avatars.factors import FACTORS
+from ..digest import digest, one_thread
 
 BATCH = 64
 STEPS = 9_000
@@ -56,7 +57,10 @@ def initialise(network: torch.nn.Module) -> None:
 
 
 def latents(images: numpy.ndarray) -> tuple[torch.Tensor, float, list[float]]:
-    """Avatars (N, 16, 16, 3) uint8 as latents (N, 4, 16, 16) of unit spread: red, green, blue, luma; the factor that made it so; their mean colour."""
+    """Avatars (N, 16, 16, 3) uint8 as latents (N, 4, 16, 16): red, green, blue, luma, of unit spread.
+
+    With them the factor that gives them this spread, and their mean colour.
+    """
     colour = torch.from_numpy(images).float() / 127.5 - 1
     four = vae.with_luma(colour).permute(0, 3, 1, 2)
     scale = float(1 / colour.std())
@@ -125,55 +129,97 @@ class Lessons:
         return (predicted.float() - (a * noise - s * image)).square().mean()
 
 
-def train(data: Path, work: Path, out: Path, steps: int, seed: int = 0) -> None:
+class Training:
+    """The trainee, the running average of its weights, and what moves both."""
+
+    def __init__(self, data: Path, steps: int, seed: int, device: torch.device):
+        torch.manual_seed(seed)
+        self.steps = steps
+        self.trainee = Trainee().to(device)
+        self.average = Trainee().to(device)
+        self.average.load_state_dict(self.trainee.state_dict())
+        self.lessons = Lessons(data, seed, self.trainee, device)
+        self.optimizers = optimizers(self.trainee)
+
+    def step(self, step: int) -> torch.Tensor:
+        """Take step number `step`; its loss, a scalar."""
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = learning_rate(step, self.steps)
+        self.trainee.zero_grad(set_to_none=False)  # Muon holds views of the gradients
+        loss = self.lessons.loss(self.trainee, step)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        with torch.no_grad():
+            kept = min(AVERAGE, (step + 1) / (step + 10))
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.trainee.parameters()), 1 - kept)
+        return loss.detach()
+
+    def state(self) -> dict:
+        return {
+            "trainee": self.trainee.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load(self, state: dict) -> None:
+        self.trainee.load_state_dict(state["trainee"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, of_it in zip(self.optimizers, state["optimizers"]):
+            optimizer.load_state_dict(of_it)
+
+
+def conditions(data: Path, steps: int, seed: int) -> dict:
+    """All that a training depends on, as values of JSON's types. What the code does, the weights after the first step tell."""
+    first = Training(data, steps, seed, torch.device("cpu"))
+    with one_thread():
+        first.step(0)
+    return {
+        "data": digest(data),
+        "steps": steps,
+        "seed": seed,
+        "learning": [LEARNING_RATE, WARM_UP, AVERAGE],
+        "torch": torch.__version__,
+        "comfyui": comfyui_version.__version__,
+        "behaviour": digest(*(weight.detach() for weight in first.trainee.parameters())),
+    }
+
+
+def train(data: Path, work: Path, steps: int, seed: int = 0) -> Path:
+    """A folder in `work` with the averaged weights (`avatars.safetensors`), the curve of the loss and the state of the training."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     comfy.ldm.modules.attention.optimized_attention = comfy.ldm.modules.attention.optimized_attention_masked = plain_attention
-    torch.manual_seed(seed)
-    trainee = Trainee().to(device)
-    average = Trainee().to(device)
-    average.load_state_dict(trainee.state_dict())
-    lessons = Lessons(data, seed, trainee, device)
-    of_training = optimizers(trainee)
-
-    checkpoint, curve = work / "training.pt", work / "loss.csv"
+    folder = work / f"training-{digest(conditions(data, steps, seed))}"
+    folder.mkdir(parents=True, exist_ok=True)
+    training = Training(data, steps, seed, device)
+    checkpoint = folder / "training.pt"
     done, spent = 0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
-        trainee.load_state_dict(state["trainee"]), average.load_state_dict(state["average"])
-        for optimizer, of_it in zip(of_training, state["optimizers"]):
-            optimizer.load_state_dict(of_it)
+        training.load(state)
         done, spent = state["done"], state["spent"]
         print(f"Going on after step {done} of {steps}.", flush=True)
     losses, started = [], time.monotonic()
     for step in range(done, steps):
-        for group in (group for optimizer in of_training for group in optimizer.param_groups):
-            group["lr"] = learning_rate(step, steps)
-        trainee.zero_grad(set_to_none=False)  # Muon holds views of the gradients
-        loss = lessons.loss(trainee, step)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(trainee.parameters(), 1.0)
-        for optimizer in of_training:
-            optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(list(average.parameters()), list(trainee.parameters()), 1 - min(AVERAGE, (step + 1) / (step + 10)))
-        losses.append(loss.detach())
+        losses.append(training.step(step))
         done = step + 1
         now = spent + time.monotonic() - started
         if done % 50 == 0 or done == steps:
             mean = float(torch.stack(losses).mean())
             losses.clear()
-            note(curve, done, mean, learning_rate(step, steps), now)
+            note(folder / "loss.csv", done, mean, learning_rate(step, steps), now)
             print(f"step {done}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
         if done % SAVED_EVERY == 0 or done == steps:
-            state = {"trainee": trainee.state_dict(), "average": average.state_dict(), "optimizers": [o.state_dict() for o in of_training]}
             part = checkpoint.with_suffix(".part")
-            torch.save({**state, "done": done, "spent": now}, part)
+            torch.save({**training.state(), "done": done, "spent": now}, part)
             part.replace(checkpoint)
-            write(average, lessons.range, done, seed, out)
+            write(training.average, training.lessons.range, done, seed, folder / "avatars.safetensors")
+    return folder
 
 
 def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: float) -> None:
-    fresh = step == 50
+    fresh = step <= 50
     with curve.open("w" if fresh else "a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if fresh:

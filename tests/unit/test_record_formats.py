@@ -75,7 +75,8 @@ def test_a_record_of_format_1_that_is_saved_again_keeps_every_field_and_every_bi
         for number, (info, run) in enumerate(zip(infos, FORMAT_1[name]["runs"])):
             assert {key: info[key] for key in run["info"]} == run["info"]
             for tensor in ("sigma", "step", "values"):
-                torch.testing.assert_close(file.get_tensor(f"{number}.{tensor}"), torch.tensor(nan(run[tensor])), rtol=0, atol=0, equal_nan=True)
+                expected = torch.tensor(nan(run[tensor]))
+                torch.testing.assert_close(file.get_tensor(f"{number}.{tensor}"), expected, rtol=0, atol=0, equal_nan=True)
 
 
 def nan(numbers):
