@@ -8,6 +8,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support import host  # noqa: E402, F401  ComfyUI first: it sets up torch for everything after it
 
 import comfy.model_management  # noqa: E402
+from support.executor import executor  # noqa: E402, F401
 
 
 @pytest.fixture(autouse=True)
