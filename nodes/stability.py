@@ -1,20 +1,18 @@
 """The nodes that look: Stability Probe, Readout and Compare, and the files between them."""
 
-import hashlib
+import math
 from functools import partial
-from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from .engine.choices import BOTH, BRANCHES, IMAGE_TOKENS, INPUT_SPACE, MEASURES, TOKENS, VALUE_SPACE, check_word
-from .engine.comfy import events
-from .engine.comfy.files import existing_file, next_file
+from .engine.choices import BOTH, BRANCHES, IMAGE_TOKENS, INPUT_SPACE, MEASURES, TOKENS, VALUE_SPACE, check_number, check_text, check_word
+from .engine.comfy import events, readout
+from .engine.comfy.files import existing_file, next_file, state_of
 from .engine.comfy.model import check_space, patchable_blocks
 from .engine.comfy.patch import attach
-from .engine.comfy.prompt import upstream, uses_output
-from .engine.records import plots
-from .engine.records.chart import chart_data
-from .engine.records.record import LiveRecord, Record, load, save, to_csv
+from .engine.records import chart, plots
+from .engine.records.notice import notice
+from .engine.records.record import LiveRecord, Record, check_finished, check_record, load, save, to_csv
 from .engine.records.summary import to_markdown
 from .engine.rules.blocks import Selection
 from .engine.run.observer import Probe
@@ -23,8 +21,6 @@ from .schema import branches_input, node_schema, tokens_input
 Stability = io.Custom("STABILITY")
 LatentOrImage = io.Custom("LATENT,IMAGE")
 AnyRecord = Record | LiveRecord
-
-MODEL_OUTPUT = 0  # of Stability Probe
 
 CURVES, HEAT_MAP, IMAGES, SHEET = "curves", "heat map", "images", "sheet"
 
@@ -75,6 +71,8 @@ class StabilityProbe(io.ComfyNode):
         check_word("measure_in", measure_in, (VALUE_SPACE, INPUT_SPACE))
         check_word("branches", branches, BRANCHES)
         check_word("tokens", tokens, TOKENS)
+        check_number("every_n_steps", every_n_steps, 1, 1000, whole=True)
+        check_text("label", label)
         check_space(model, "measure_in", measure_in)
         selected = Selection.parse(blocks).of(patchable_blocks(model))
         live = LiveRecord(cls.hidden.unique_id)
@@ -128,20 +126,21 @@ class StabilityReadout(io.ComfyNode):
     def execute(cls, stability: AnyRecord, plot: str, measure: str, after=None, run: int = 0) -> io.NodeOutput:
         check_word("plot", plot, (SHEET, CURVES, HEAT_MAP, IMAGES))
         check_word("measure", measure, MEASURES)
-        sampled_by = upstream(cls.hidden.prompt, cls.hidden.unique_id, "after")
-        if sampled_by is None and isinstance(stability, LiveRecord) and uses_output(cls.hidden.prompt, stability.probe, MODEL_OUTPUT):
-            raise ValueError(
-                "Connect the latent of the sampler that uses the probe's model, or the image made of it, to 'after'. "
-                "Without it this node may run before the sampler, and would show an earlier run."
-            )
-        record = _finished(stability, sampled_by)
-        if run > len(record.runs):
-            raise ValueError(f"run is {run}, but the model was sampled {len(record.runs)} times.")
-        chosen = record.runs[run - 1]
-        draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
-        graph = plots.sheet(chosen) if plot == SHEET else draw[plot](chosen, measure)
-        shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [chart_data(chosen)]}
-        return io.NodeOutput(after, graph, to_markdown(record), to_csv(record), record, ui=shown)
+        check_number("run", run, 0, 1000, whole=True)
+        check_record("stability", stability)
+        record = stability
+        if isinstance(stability, LiveRecord):
+            record = readout.runs_before(stability, cls.hidden.prompt, cls.hidden.unique_id)
+        graph, summary, points = notice(readout.EMPTY), readout.EMPTY, chart.EMPTY
+        if record.runs:
+            if run > len(record.runs):
+                raise ValueError(f"run is {run}, but the model was sampled {len(record.runs)} times.")
+            chosen = record.runs[run - 1]
+            draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
+            graph = plots.sheet(chosen) if plot == SHEET else draw[plot](chosen, measure)
+            summary, points = to_markdown(record), chart.chart_data(chosen)
+        shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [points]}
+        return io.NodeOutput(after, graph, summary, to_csv(record), record, ui=shown)
 
 
 class StabilityCompare(io.ComfyNode):
@@ -168,17 +167,12 @@ class StabilityCompare(io.ComfyNode):
     def execute(
         cls, stability_1: AnyRecord, stability_2: AnyRecord, stability_3: AnyRecord | None = None, stability_4: AnyRecord | None = None
     ) -> io.NodeOutput:
-        given = [s for s in (stability_1, stability_2, stability_3, stability_4) if s is not None]
         runs = []
-        for number, stability in enumerate(given, 1):
-            if isinstance(stability, LiveRecord):
-                raise ValueError(
-                    f"stability_{number} comes straight from a probe, which is empty until its model was sampled. "
-                    "Connect the stability output of a Stability Readout."
-                )
-            record = _finished(stability, None)
-            named = record if record.runs[-1].info.label else record.labelled(f"record {number}")
-            runs.append(named.runs[-1])
+        for number, stability in enumerate((stability_1, stability_2, stability_3, stability_4), 1):
+            if number <= 2 or stability is not None:
+                check_finished(f"stability_{number}", stability)
+                named = stability if stability.runs[-1].info.label else stability.labelled(f"record {number}")
+                runs.append(named.runs[-1])
         graph = plots.compare(runs)
         return io.NodeOutput(graph, ui=ui.PreviewImage(graph, cls=cls))
 
@@ -204,10 +198,9 @@ class SaveStability(io.ComfyNode):
 
     @classmethod
     def execute(cls, stability: AnyRecord, filename_prefix: str) -> io.NodeOutput:
-        if isinstance(stability, LiveRecord):
-            raise ValueError("A probe's record is empty until its model was sampled. Connect the stability output of a Stability Readout.")
+        check_finished("stability", stability)
         path, name = next_file(filename_prefix, ".safetensors")
-        save(_finished(stability, None), path)
+        save(stability, path)
         return io.NodeOutput(ui={"text": [f"Saved {name}"]})
 
 
@@ -233,16 +226,12 @@ class LoadStability(io.ComfyNode):
         return io.NodeOutput(load(existing_file(file)))
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> str:
-        return hashlib.sha256(Path(existing_file(file)).read_bytes()).hexdigest()
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        try:
+            return file is None or bool(existing_file(file))
+        except ValueError as error:
+            return str(error)
 
-
-def _finished(stability: AnyRecord, nodes: set[str] | None) -> Record:
-    """The runs that these nodes sampled, or any where None. Raises ValueError if there are none."""
-    record = stability.of(nodes) if isinstance(stability, LiveRecord) else stability
-    if not record.runs:
-        raise ValueError(
-            "Nothing was measured yet. Sample with the probe's model, and connect that sampler's latent, or the image "
-            "made of it, to 'after' so that this node runs after it. If the sampler was not run again, change its seed."
-        )
-    return record
+    @classmethod
+    def fingerprint_inputs(cls, file: str | None = None) -> str | float:
+        return math.nan if file is None else state_of(existing_file(file))

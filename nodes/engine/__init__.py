@@ -1,4 +1,4 @@
-"""The engine of the nodes. Its folders, from the bottom up; each imports only what stands above it here:
+"""The engine of the nodes. Each of its folders imports only those that are listed before it:
 
     choices    the words and ranges that a user can choose
     method     the paper in plain torch: settings, formula, measures; method/fast computes the same by chunks

@@ -1,5 +1,9 @@
 """What a user can choose: the words and the ranges of the nodes' inputs. Saved workflows hold them as they are here."""
 
+from numbers import Integral, Real
+
+from .text import got
+
 # How a token gets back its length after the blend
 VALUE_SPACE = "value space"
 INPUT_SPACE = "input space (paper)"
@@ -34,13 +38,22 @@ ALPHA_RANGE = (-1.0, 3.0)
 BETA_RANGE = (0.0, 10.0)
 
 
-def check_word(name: str, word: str, words: tuple[str, ...]) -> None:
+def check_word(name: str, word: object, words: tuple[str, ...]) -> None:
     """Raise ValueError that names the input if its word is none of `words`."""
     if word not in words:
-        raise ValueError(f"{name} is '{word}' and must be one of: {', '.join(words)}.")
+        raise ValueError(f"{name} is {got(word)} and must be one of: {', '.join(words)}.")
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raise ValueError that names the input if its number lies outside low…high, or is NaN."""
+def check_text(name: str, text: object) -> None:
+    """Raise ValueError that names the input if it is no text."""
+    if not isinstance(text, str):
+        raise ValueError(f"{name} is {got(text)} and must be text.")
+
+
+def check_number(name: str, value: object, low: float, high: float, whole: bool = False) -> None:
+    """Raise ValueError that names the input if it is no number, outside of low to high, or NaN; or not whole where it must be."""
+    wanted, words = (Integral, "a whole number ") if whole else (Real, "a number ")
+    if not isinstance(value, wanted):
+        raise ValueError(f"{name} is {got(value)} and must be {words}between {low:g} and {high:g}.")
     if not low <= value <= high:
-        raise ValueError(f"{name} is {value:g} and must be between {low:g} and {high:g}.")
+        raise ValueError(f"{name} is {got(value)} and must be between {low:g} and {high:g}.")

@@ -142,6 +142,19 @@ def made(node, prompt, steps):
     return record.RunRecord(info, torch.ones(1), torch.zeros(1), torch.zeros(5, 1, 1, 2, 1))
 
 
+<<<<<<< HEAD
+=======
+def test_a_later_prompt_replaces_the_runs_of_the_nodes_that_sample_again():
+    live = record.LiveRecord()
+    for run in (made("3", "a", 1), made("3", "a", 2), made("4", "a", 3)):
+        live.add(run)
+    assert [run.info.steps for run in live.of(None).runs] == [1, 2, 3]
+    assert [run.info.steps for run in live.of({"3": "x", "9": "x"}).runs] == [1, 2]
+    live.add(made("3", "b", 4))
+    assert [run.info.steps for run in live.of(None).runs] == [3, 4]
+
+
+>>>>>>> f1dd6f4002562b134237e1cc54058b2e4f3ac048
 def test_a_probe_tells_one_small_event_a_step(model):
     told = []
     blocks = engine("rules.blocks")
@@ -178,12 +191,13 @@ def test_bad_inputs_of_the_probe_are_refused(model, inputs, words):
         probe(model, **inputs)
 
 
-def test_a_readout_before_the_sampler_says_what_to_connect(model):
+def test_what_a_probe_has_yet_to_fill_is_shown_as_empty_and_not_saved(model):
     _, live = probe(model)
     cls = with_hidden("StabilityReadout", UNIQUE_ID="2", PROMPT={})
-    with pytest.raises(ValueError, match="Nothing was measured yet"):
-        cls.execute(live, "sheet", "energy")
-    with pytest.raises(ValueError, match="straight from a probe"):
-        node("StabilityCompare").execute(live, live)
-    with pytest.raises(ValueError, match="Connect the stability output"):
-        node("SaveStability").execute(live, "x")
+    after, graph, summary, data, empty = cls.execute(live, "sheet", "energy").result
+    assert summary.startswith("Nothing was sampled with this probe's model") and graph.shape[2:] == (1024, 3)
+    for needs in (lambda r: node("StabilityCompare").execute(r, r), lambda r: node("SaveStability").execute(r, "x")):
+        with pytest.raises(ValueError, match="straight from a probe.* Connect the stability output of a Stability Readout"):
+            needs(live)
+        with pytest.raises(ValueError, match="is empty: nothing was sampled"):
+            needs(empty)

@@ -158,8 +158,8 @@ def test_eta_of_an_image_ignores_its_neighbours():
     (1, None, True),
     (1.05, None, False),
     (1, AdaptiveSettings(), True),
-    (1, AdaptiveSettings(alpha=False), True),
-    (1, AdaptiveSettings(alpha=False, formula=choices.SCALE), True),
+    (1, AdaptiveSettings(adapts_alpha=False), True),
+    (1, AdaptiveSettings(adapts_alpha=False, formula=choices.SCALE), True),
     (1, AdaptiveSettings(formula=choices.SCALE), False),
 ])  # fmt: skip
 def test_off(alpha, adaptive, off):

@@ -1,1 +1,1 @@
-"""ComfyUI as this pack uses it. No other folder of the engine imports it or knows its names for things."""
+"""ComfyUI as this pack uses it. Only this folder imports it and names its option keys; `families` names its classes."""

@@ -15,8 +15,8 @@ from . import keys
 
 _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
 
-# The largest head that each backend takes, by the names under which ComfyUI registers them. Heads are doubled by circulation;
-# what a backend cannot take goes to torch's own attention, which takes any size.
+# The largest head that each backend's kernels take, by the names under which ComfyUI registers them. Heads are doubled by
+# circulation; what a backend cannot take goes to torch's own attention, which takes any size.
 HEAD_LIMITS = {
     **dict.fromkeys(("pytorch", "sub_quad", "split"), math.inf),
     **dict.fromkeys(("flash", "xformers", "comfy_kitchen_int8"), 256),
@@ -85,7 +85,10 @@ class AttentionCall:
         return mask[rows] if mask.shape[0] == self.q.shape[0] else mask
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, workspace: Workspace) -> Tensor:
-        """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
+        """Ordinary attention with this call's options: q (B, h, N, D), k (B, h, L, D), v (B, h, L, d) -> (B, h, N, d).
+
+        `heads`, `rows` and `queries` say which part of the call's mask belongs to them.
+        """
         if self.mask is None and self._in_tiles(q):
             return tiles.attention(q, k, v, workspace)
         send = self._send if q.shape[-1] <= self._head_limit() else backends.attention_pytorch
@@ -104,7 +107,7 @@ class AttentionCall:
         return self._func(*args, **kwargs)
 
     def _in_tiles(self, q: Tensor) -> bool:
-        """Where torch's own attention would compute, but not on values narrower than the keys: padded, it takes a tenth longer."""
+        """Ours takes the place of torch's attention alone, which needs v padded to the width of k and is a tenth slower."""
         return tiles.supports(q) and not self.scaled and self._previous is None and _computes(backends.attention_pytorch, self._func)
 
     def _head_limit(self) -> float:

@@ -1,8 +1,6 @@
 """Small events to the browser tab that queued the prompt. js/results.js listens for them."""
 
-import sys
-
-from .prompt import executing, workflow_id
+from .prompt import executing, prompt_server, workflow_id
 
 STABILITY = "circulation.stability"  # what a probe measured at one step
 STATUS = "circulation.status"  # what came of a Circulation node in a run
@@ -10,7 +8,7 @@ STATUS = "circulation.status"  # what came of a Circulation node in a run
 
 def send(event: str, node: str | None, data: dict) -> None:
     """Send an event about a node. Where ComfyUI has no server, or no tab asked for the prompt, it does nothing."""
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    server = prompt_server()
     if server is not None and server.client_id is not None:
         prompt = executing().prompt
         running, _ = server.prompt_queue.get_current_queue_volatile()

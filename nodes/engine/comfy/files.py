@@ -1,33 +1,51 @@
 """ComfyUI's input and output folders, and no file outside them."""
 
+import hashlib
 import os
-from pathlib import Path
 
 import folder_paths
+
+from ..choices import check_text
+from ..text import shown
 
 
 def existing_file(file: str) -> str:
     """The path of a file in the input or else the output folder. Raises ValueError if it is in neither."""
+    check_text("file", file)
     for folder in (folder_paths.get_input_directory(), folder_paths.get_output_directory()):
         path = os.path.join(folder, file)
         if _is_inside(file, folder) and os.path.isfile(path):
             return path
-    raise ValueError(f"There is no file '{file}' in the input or the output folder.")
+    raise ValueError(f"There is no file '{shown(file)}' in the input or the output folder.")
+
+
+def state_of(path: str) -> str:
+    """A digest that changes when a file does, without reading it."""
+    status = os.stat(path)
+    return hashlib.sha256(repr((path, status.st_size, status.st_mtime_ns)).encode()).hexdigest()
 
 
 def next_file(filename_prefix: str, suffix: str) -> tuple[str, str]:
     """The path of a new file in the output folder, numbered as Save Image does it, and what to call it: relative to that folder.
 
-    Raises ValueError if the prefix leads out of the folder.
+    Raises ValueError if the prefix leads out of the folder, or cannot be a name there.
     """
+    check_text("filename_prefix", filename_prefix)
     output = folder_paths.get_output_directory()
     if not _is_inside(filename_prefix, output):
-        raise ValueError(f"filename_prefix '{filename_prefix}' leads out of the output folder.")
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+        raise ValueError(f"filename_prefix '{shown(filename_prefix)}' leads out of the output folder.")
+    try:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
+    except (OSError, ValueError) as error:  # too long, without permission, or of characters that no name can have
+        raise ValueError(f"filename_prefix '{shown(filename_prefix)}' cannot be used: {shown(error)}") from error
     file = f"{name}_{counter:05}_{suffix}"
     return os.path.join(folder, file), os.path.join(subfolder, file)
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    """Whether a path that starts at a folder stays in it, also where links lead."""
-    return Path(folder, path).resolve().is_relative_to(Path(folder).resolve())
+    """Whether a path that starts at a folder stays in it by its name, as ComfyUI asks: a link in the folder may lead to another disk."""
+    folder = os.path.abspath(folder)
+    try:
+        return os.path.commonpath((folder, os.path.abspath(os.path.join(folder, path)))) == folder
+    except ValueError:  # another drive
+        return False

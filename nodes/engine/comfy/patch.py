@@ -122,7 +122,7 @@ def _install(run: Run, guider) -> None:
     family, network = family_of(guider.model_patcher), diffusion_model(guider.model_patcher)
     announce = _follow_transformer(run, options, family, network) if isinstance(family, TransformerFamily) else None
     if announce is None:
-        _mark_unet(run, options)
+        _announce_from_patches(run, options)
 
     def override(func, *args, **kwargs):
         call = AttentionCall(func, previous, args, kwargs)
@@ -158,7 +158,7 @@ def _takes_any_argument(function: Callable) -> bool:
     return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values())
 
 
-def _mark_unet(run: Run, options: dict) -> None:
+def _announce_from_patches(run: Run, options: dict) -> None:
     """UNets have patches in front of their attentions, which announce them."""
 
     def self_attention(q_input, k_input, v_input, extra_options):
@@ -224,7 +224,7 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
 def _conditions(guider, conds: Sequence) -> list[tuple[str, bool]]:
     """Of each of `conds` its branch, and whether it is the guider's positive or negative rather than a third condition.
 
-    Guiders order them as they like, and context windows copy them.
+    Guiders order them as they like, and context windows copy them. Where none is the negative, the second is taken for it.
     """
     positives, negatives = (
         {prompt[keys.PROMPT_ID] for prompt in guider.original_conds.get(name) or ()} for name in (keys.POSITIVE_PROMPTS, keys.NEGATIVE_PROMPTS)

@@ -10,12 +10,13 @@ from ..records.record import RunInfo
 from ..run.observer import Observer
 from ..run.run import Run
 from .model import model_name
-from .prompt import executing, node_of_graph
+from .prompt import call_of_graph, executing, node_of_graph, running_prompt, signature
 
 
 def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[float], seed: int | None) -> RunInfo:
     """Of what one observer saw in a run of a guider. `schedule` are the sigmas handed to the sampler."""
-    node, prompt = executing()
+    node, prompt, call = executing()
+    queued = running_prompt(prompt)
     cfg = getattr(guider, "cfg", None)
     notes = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
     if observer.probe.tokens == ALL_TOKENS:
@@ -37,6 +38,8 @@ def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[f
         comfyui_version=comfyui_version,
         seed=seed if isinstance(seed, int) else None,
         cfg=cfg if isinstance(cfg, (int, float)) else None,
+        call=call_of_graph(node, call) if node else None,
+        signature=signature(queued, node_of_graph(node)) if node and queued else None,
     )
 
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..choices import BATCH, DEVIATION, IMAGE, VALUE_SPACE
+from ..choices import BATCH, DEVIATION, IMAGE, NO_RESCALE, VALUE_SPACE
 from .settings import AdaptiveSettings
 
 ALL = slice(None)  # all tokens of a call
@@ -51,6 +51,9 @@ def circulate(
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """The static rule: (o_new, ρ), whose product is its output; (B, H, N, d) and (B, H, N, 1), ρ is None without a rescale.
 
+        o_α = softmax(M_α) v,  o_new = o + β (o_α − o),  ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4)
+
+    where the norms are those of o_α and o_new in value space. In input space `input_space_ratio` gives ρ.
     `o` is the model's own output, (B, H, N, d): the rows of the N `tokens`, the only keys too whose α may differ from 1.
     A mask is part of `attend`, which adds it after scaling. o_new is written over o_α: no more is held than is needed.
     """
@@ -59,7 +62,10 @@ def circulate(
     if rescale == VALUE_SPACE:
         return blend_to_length(o, o_alpha, beta)
     o_new = blend(o, o_alpha, beta, out=o_alpha)
-    return o_new, None if input_space_ratio is None else input_space_ratio(paired_q, paired_k)
+    if rescale == NO_RESCALE:
+        return o_new, None
+    assert input_space_ratio is not None, "input space needs X"
+    return o_new, input_space_ratio(paired_q, paired_k)
 
 
 def doubled(q: Tensor, k: Tensor, alpha: float | Tensor, tokens: slice = ALL) -> tuple[Tensor, Tensor]:
@@ -115,9 +121,9 @@ def adapt(
     elif adaptive.eta_over == BATCH:
         eta = eta.mean().reshape(1, 1)
     eta = eta[..., None, None]
-    if adaptive.alpha:
+    if adaptive.adapts_alpha:
         alpha = 1 + (alpha - 1) * eta if adaptive.formula == DEVIATION else alpha * eta
-    if adaptive.beta:
+    if adaptive.adapts_beta:
         beta = beta * (1 - eta)
     return alpha, beta
 

@@ -4,7 +4,7 @@ Source: Cho, Han, Jin, ICML 2026, arXiv:2605.27476. Everything is centred over t
 biases of q and k, and M = q kᵀ is without 1/√d. s is one channel of the retrieval, ‖s‖ = 1.
 
 Shapes: q, k are (B, H, L, d) and centred, s and its field h are (B, H, L, D), a measure of each channel is
-(B, H, D). `fast.measures` computes the same in few passes over the tokens.
+(B, H, D). This is the reference that the tests hold `fast.measures` against, which computes the same in few passes.
 """
 
 import torch
@@ -55,5 +55,5 @@ def alignment(s: Tensor, h: Tensor) -> Tensor:
 
 
 def skew_ratio(eta: Tensor) -> Tensor:
-    """‖M_skew‖ / ‖M_sym‖ from η, at most 1e3 where M has no symmetric part."""
+    """‖M_skew‖ / ‖M_sym‖ from η, at most √2e3 where M has no symmetric part."""
     return ((1 - eta) / (1 + eta).clamp_min(1e-6)).sqrt()

@@ -9,8 +9,8 @@ from ..choices import DEVIATION, IMAGE, IMAGE_TOKENS, SCALE, VALUE_SPACE
 class AdaptiveSettings:
     """How the symmetry index η sets the strength, call by call (see `formula.adapt`)."""
 
-    alpha: bool = True
-    beta: bool = True
+    adapts_alpha: bool = True
+    adapts_beta: bool = True
     formula: str = DEVIATION
     eta_over: str = IMAGE
 
@@ -29,5 +29,5 @@ class CirculationSettings:
     @property
     def off(self) -> bool:
         """True where the formulas give back the model's own output, whatever q and k are."""
-        follows_eta = self.adaptive is not None and self.adaptive.alpha and self.adaptive.formula == SCALE
+        follows_eta = self.adaptive is not None and self.adaptive.adapts_alpha and self.adaptive.formula == SCALE
         return self.beta == 0 or self.factor == 0 or (self.alpha == 1 and not follows_eta)

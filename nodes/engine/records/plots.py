@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ..choices import MEASURES
+from ..text import shown, wrapped
+from .notice import notice
 from .record import RunRecord
 from .steps import places
 
@@ -34,6 +36,9 @@ STYLES = [
     dict(color="#E69F00", linestyle="--", marker="P"),
 ]
 WIDTH, DPI = 10.24, 100
+TITLE = 110, 3  # characters in a line, and lines
+MINUS = "\N{MINUS SIGN}"  # a traceback repeats the line that failed, and must be ASCII for any console
+MAX_ROWS = 256  # that a heat map grows with
 
 
 def curves(run: RunRecord, measure: str) -> Tensor:
@@ -43,7 +48,7 @@ def curves(run: RunRecord, measure: str) -> Tensor:
 
 def heat_map(run: RunRecord, measure: str) -> Tensor:
     """One measure by block and step."""
-    height = 2.2 + 0.16 * max(len(run.info.blocks), 16)
+    height = 2.2 + 0.16 * min(max(len(run.info.blocks), 16), MAX_ROWS)
     return _figure(run, 1, 1, height, lambda axes: _heat_map(axes[0], run, measure))
 
 
@@ -72,7 +77,8 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
     for run in others:
         if run.info.space != first.info.space:
             raise ValueError(
-                f"'{run.info.label}' was measured in {run.info.space}, '{first.info.label}' in {first.info.space}: they cannot be compared."
+                f"'{shown(run.info.label)}' was measured in {shown(run.info.space)}, '{shown(first.info.label)}' in {shown(first.info.space)}: "
+                "they cannot be compared."
             )
 
     def draw(axes):
@@ -80,7 +86,7 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
             axis = axes[position]
             for run, style in zip(runs, STYLES):
                 at, mean = aligned(run, first, MEASURES.index(measure), blocks)
-                axis.plot(at, mean.mean(axis=1), label=run.info.label or "(no label)", markersize=4, **style)
+                axis.plot(at, mean.mean(axis=1), label=wrapped(run.info.label or "(no label)", 40), markersize=4, **style)
             _label_steps(axis, first)
             axis.set_ylabel(AXES[measure])
             if position == 0:
@@ -89,7 +95,9 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
             for position, measure in enumerate(SHEET):
                 _difference(axes[4 + 4 * number + position], run, first, measure, blocks)
 
-    title = "  |  ".join(_setting(run) for run in runs)
+    if empty := [f"record {number}" for number, run in enumerate(runs, 1) if not _measured(run)]:
+        return notice(f"Nothing was measured in {' and '.join(empty)}, so there is nothing to compare.")
+    title = wrapped("  |  ".join(_setting(run) for run in runs), *TITLE)
     return _render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw)
 
 
@@ -118,7 +126,7 @@ def _curves(axis, run: RunRecord, measure: str, legend: bool = True) -> None:
     order = numpy.argsort(at, kind="stable")
     for (stage, positions), style in zip(run.stages().items(), STYLES):
         by_image = _mean(values[:, positions], axes=(1, 2))[order]
-        axis.plot(at[order], _mean(by_image, axes=(1,)), label=f"{stage} ({len(positions)})", markersize=4, **style)
+        axis.plot(at[order], _mean(by_image, axes=(1,)), label=f"{wrapped(stage, 24, 1)} ({len(positions)})", markersize=4, **style)
         if by_image.shape[1] > 1:
             low, high = numpy.nanmin(by_image, 1), numpy.nanmax(by_image, 1)
             axis.fill_between(at[order], low, high, color=style["color"], alpha=0.12, linewidth=0)
@@ -137,7 +145,7 @@ def _heat_map(axis, run: RunRecord, measure: str) -> None:
 def _difference(axis, run: RunRecord, first: RunRecord, measure: str, blocks: Sequence[str]) -> None:
     at, values = difference(run, first, MEASURES.index(measure), blocks)
     most = max(abs(limit) for limit in _limits(values)) or 1.0
-    _grid(axis, values.T, at, blocks, f"{measure}: {run.info.label} − {first.info.label}", cmap="cividis", vmin=-most, vmax=most)
+    _grid(axis, values.T, at, blocks, wrapped(f"{measure}: {run.info.label} {MINUS} {first.info.label}", 40), cmap="cividis", vmin=-most, vmax=most)
 
 
 def _grid(axis, values, at, blocks, label, **colours) -> None:
@@ -146,7 +154,7 @@ def _grid(axis, values, at, blocks, label, **colours) -> None:
     columns = numpy.unique(numpy.linspace(0, len(at) - 1, min(len(at), 8)).round().astype(int)) if len(at) else []
     axis.set_xticks(columns, [f"{at[c]:g}" if at[c] % 1 == 0 else f"{at[c]:.1f}" for c in columns])
     every = max(1, math.ceil(len(blocks) / 24))
-    axis.set_yticks(range(0, len(blocks), every), list(blocks)[::every], fontsize=7)
+    axis.set_yticks(range(0, len(blocks), every), [wrapped(block, 24, 1) for block in blocks[::every]], fontsize=7)
     axis.set_xlabel("step")
     axis.set_ylabel("block")
 
@@ -180,6 +188,10 @@ def _mean(values: Tensor | numpy.ndarray, axes: tuple[int, ...]) -> numpy.ndarra
         return numpy.nanmean(numpy.asarray(values, dtype=numpy.float64), axis=axes)
 
 
+def _measured(run: RunRecord) -> bool:
+    return bool(run.values.isfinite().any())
+
+
 def _setting(run: RunRecord) -> str:
     info = run.info
     name = f"{info.label}: " if info.label else ""
@@ -189,20 +201,35 @@ def _setting(run: RunRecord) -> str:
 def _figure(run: RunRecord, rows: int, columns: int, height: float, draw: Callable) -> Tensor:
     info = run.info
     cut_short = "" if info.complete else ", stopped early"
-    title = f"{_setting(run)}\n{info.family}, {info.sampler}, {info.steps} steps{cut_short}, measured in {info.space}"
+    if not _measured(run):
+        return notice(
+            f"Nothing was measured in this run of {info.steps} steps. Either its schedule has no step to do, or other nodes took all the "
+            "attention calls at the probe's blocks: the summary says which."
+        )
+    setup = f"{info.family}, {info.sampler}, {info.steps} steps{cut_short}, measured in {info.space}"
+    title = "\n".join((wrapped(_setting(run), *TITLE), wrapped(setup, *TITLE)))
     return _render(rows, columns, height, title, draw)
 
 
 def _render(rows: int, columns: int, height: float, title: str, draw: Callable) -> Tensor:
     """(1, height, 1024, 3) in 0…1, as ComfyUI's images are."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.text import Text
+    except Exception as error:  # whatever a broken installation raises
+        return notice(
+            f"This graph needs the package matplotlib, which cannot be loaded here: {shown(error, 200)}. Run 'python -m pip install --upgrade "
+            "matplotlib' with the Python that ComfyUI uses, and start ComfyUI again. The summary and the data are complete without it."
+        )
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10, wrap=True)
-    with warnings.catch_warnings():  # the mean of nothing is NaN, which is what is meant
-        warnings.simplefilter("ignore", RuntimeWarning)
+    figure.suptitle(title, fontsize=10)
+    with warnings.catch_warnings():  # the mean of nothing is NaN, which is what is meant; and not every font has every letter
+        warnings.simplefilter("ignore")
         draw(figure.subplots(rows, columns, squeeze=False).flatten())
+        for text in figure.findobj(Text):
+            text.set_parse_math(False)  # a label is drawn as it is written
         canvas.draw()
     return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float() / 255

@@ -16,10 +16,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -27,10 +27,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..choices import MEASURES, NEGATIVE, POSITIVE
+from ..text import got, shown
 
 FORMAT = "circulation-stability"
 VERSION = 2  # 1 did not say with which versions, seed and cfg a run was made
 AXIS_BRANCHES = (POSITIVE, NEGATIVE)
+TABLES = ("sigma", "step", "values")
+MAX_BYTES = 256 << 20  # of a file
+MAX_HEADER = 1 << 20
+DAMAGED = "This stability record is damaged:"
+MAX_NODES, MAX_PROMPTS = 32, 8  # that a probe remembers, and of each of its nodes
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class RunInfo:
     comfyui_version: str | None = None
     seed: int | None = None  # of the noise that is added
     cfg: float | None = None
+    call: int | None = None  # of the node, where it runs over a list
+    signature: str | None = None  # of the node and all it depends on
 
 
 @dataclass(frozen=True)
@@ -79,20 +87,56 @@ class Record:
 
 @dataclass
 class LiveRecord:
-    """What a probe hands on while its model has yet to be sampled. Filled when it is."""
+    """What a probe hands on while its model has yet to be sampled. Filled when it is.
+
+    A node that samples the same again in a later prompt replaces what it did before. Of each node the runs
+    of some prompts are kept, because ComfyUI may take its result from the cache, and of so many nodes.
+    """
 
     probe: str | None = None  # its node
-    _runs: list[RunRecord] = field(default_factory=list)
+    _runs: dict[str | None, dict[str | None, list[RunRecord]]] = field(default_factory=dict)  # by node and prompt
 
     def add(self, run: RunRecord) -> None:
-        """A node that samples again in a later prompt replaces what it did in an earlier one."""
-        node, prompt = run.info.node, run.info.prompt
-        self._runs[:] = [r for r in self._runs if r.info.node != node or r.info.prompt == prompt]
-        self._runs.append(run)
+        info = run.info
+        earlier = self._runs.pop(info.node, {})  # the node that sampled last comes last
+        prompts = {p: runs for p, runs in earlier.items() if p == info.prompt or runs[0].info.signature != info.signature}
+        prompts.setdefault(info.prompt, []).append(run)
+        self._runs[info.node] = _last(prompts, MAX_PROMPTS)
+        self._runs = _last(self._runs, MAX_NODES)
 
-    def of(self, nodes: set[str] | None) -> Record:
-        """The runs made by these nodes; by any where None."""
-        return Record(tuple(run for run in self._runs if nodes is None or run.info.node in nodes))
+    @property
+    def nodes(self) -> set[str | None]:
+        """Those that have sampled."""
+        return set(self._runs)
+
+    def of(self, signatures: Mapping[str, str] | None) -> Record:
+        """The runs of these nodes with these signatures, or with none; where None, of every node those of its last prompt."""
+        if signatures is None:
+            return Record(tuple(run for prompts in self._runs.values() for run in list(prompts.values())[-1]))
+        runs = (run for prompts in self._runs.values() for runs in prompts.values() for run in runs)
+        return Record(tuple(r for r in runs if r.info.node in signatures and r.info.signature in (None, signatures[r.info.node])))
+
+
+def _last(entries: dict, number: int) -> dict:
+    return dict(list(entries.items())[-number:])
+
+
+def check_record(name: str, record: object) -> None:
+    """Raise ValueError that names the input if it is no record."""
+    if not isinstance(record, Record | LiveRecord):
+        raise ValueError(f"{name} is {got(record)} and must be a record: connect the stability output of one of the stability nodes.")
+
+
+def check_finished(name: str, record: object) -> None:
+    """Raise ValueError that names the input if it is not a record with a run in it, or may get more runs."""
+    check_record(name, record)
+    if isinstance(record, LiveRecord):
+        raise ValueError(
+            f"{name} comes straight from a probe, which is empty until its model was sampled. "
+            "Connect the stability output of a Stability Readout."
+        )
+    if not record.runs:  # type: ignore[attr-defined]
+        raise ValueError(f"{name} is empty: nothing was sampled with its probe's model. What to do is in the Stability Readout's summary.")
 
 
 def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
@@ -130,39 +174,40 @@ def to_csv(record: Record) -> str:
 
 
 def save(record: Record, path: str) -> None:
-    tensors = {
-        f"{number}.{name}": getattr(run, name).contiguous()
-        for number, run in enumerate(record.runs)
-        for name in ("sigma", "step", "values")
-    }
+    """Raises ValueError if the record is larger than `load` takes it."""
+    tensors = {f"{number}.{name}": getattr(run, name).contiguous() for number, run in enumerate(record.runs) for name in TABLES}
+    if sum(table.nbytes for table in tensors.values()) > MAX_BYTES - MAX_HEADER:
+        raise ValueError(f"This stability record is larger than {MAX_BYTES >> 20} MB: probe fewer blocks, or raise every_n_steps.")
     runs = json.dumps([asdict(run.info) for run in record.runs])
     save_file(tensors, path, {"format": FORMAT, "version": str(VERSION), "measures": json.dumps(MEASURES), "runs": runs})
 
 
 def load(path: str) -> Record:
-    """Raises ValueError that says what is wrong with the file."""
+    """Raises ValueError that says what is wrong with the file. Only of a record more than the header is read."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError("This .safetensors file is not a stability record. Choose one that Save Stability wrote.")
+            if os.path.getsize(path) > MAX_BYTES:
+                raise ValueError(f"This file is larger than the {MAX_BYTES >> 20} MB that a stability record can have.")
+            version = metadata.get("version", "")
+            if version.isdecimal() and int(version[:9]) > VERSION:
+                raise ValueError(f"This stability record has format {shown(version)}, this pack reads up to {VERSION}: update the pack.")
+            if version not in map(str, range(1, VERSION + 1)):
+                raise ValueError(f"{DAMAGED} it holds no run of a known format.")
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"This is not a readable stability record: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError("This .safetensors file is not a stability record. Choose one that Save Stability wrote.")
-    version = metadata.get("version", "")
-    if version.isdecimal() and int(version) > VERSION:
-        raise ValueError(f"This stability record has format {version}, this pack reads up to {VERSION}: update the pack.")
+        raise ValueError(f"This is not a readable stability record: {shown(error, 200)}") from error
     try:
         infos = [_run_info(values) for values in json.loads(metadata["runs"])]
-        runs = [RunRecord(i, *(tensors[f"{n}.{name}"] for name in ("sigma", "step", "values"))) for n, i in enumerate(infos)]
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise ValueError(f"This stability record is damaged: {error!r}") from error
-    if version not in map(str, range(1, VERSION + 1)) or not runs:
-        raise ValueError("This stability record is damaged: it holds no run of a known format.")
+        runs = [RunRecord(i, *(tensors[f"{n}.{name}"] for name in TABLES)) for n, i in enumerate(infos)]
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:  # of json.loads the last two
+        raise ValueError(f"{DAMAGED} its description cannot be read ({shown(error)}).") from error
+    if not runs:
+        raise ValueError(f"{DAMAGED} it holds no run of a known format.")
     for run in runs:
-        expected = (len(MEASURES), len(run.sigma), len(run.info.blocks), len(AXIS_BRANCHES))
-        if run.values.ndim != 5 or tuple(run.values.shape[:4]) != expected or run.step.shape != run.sigma.shape:
-            raise ValueError("This stability record is damaged: its tables do not fit its own description.")
+        _check(run)
     return Record(tuple(runs))
 
 
@@ -170,6 +215,30 @@ def _run_info(values: dict[str, Any]) -> RunInfo:
     """From JSON, which has lists for tuples."""
     fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
     return RunInfo(**fields)
+
+
+def _check(run: RunRecord) -> None:
+    """Raise ValueError if what came from a file is not what the fields and axes of a run can hold."""
+    for name, kind in get_type_hints(RunInfo).items():
+        if not _fits(value := getattr(run.info, name), kind):
+            raise ValueError(f"{DAMAGED} {name} cannot be {got(value)}.")
+    evaluations, rest = run.values.shape[1:2], (*run.values.shape[:1], *run.values.shape[2:4])
+    fit = run.values.ndim == 5 and rest == (len(MEASURES), len(run.info.blocks), len(AXIS_BRANCHES))
+    if not fit or run.sigma.shape != evaluations or run.step.shape != evaluations:
+        raise ValueError(f"{DAMAGED} its tables do not fit its own description.")
+    if any(getattr(run, name).dtype != torch.float32 for name in TABLES) or not (run.sigma.isfinite().all() and run.step.isfinite().all()):
+        raise ValueError(f"{DAMAGED} its tables hold what is no number.")
+
+
+def _fits(value: object, kind: Any) -> bool:
+    """Whether a value is of the kind that a field of RunInfo is declared with; numbers also by their size."""
+    if get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_fits(item, get_args(kind)[0]) for item in value)
+    if kinds := get_args(kind):
+        return any(_fits(value, kind) for kind in kinds)
+    if kind is float:
+        return type(value) in (int, float) and abs(value) < 1e300  # type: ignore[operator]
+    return type(value) is kind and (kind is not int or 0 <= value < 2**64)  # type: ignore[operator]
 
 
 def stack(evaluations: list[Tensor], blocks: int) -> Tensor:

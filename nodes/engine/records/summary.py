@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from ..choices import MEASURES
 from .record import AXIS_BRANCHES, Record, RunRecord
 
@@ -23,7 +21,7 @@ def _run(number: int, run: RunRecord) -> str:
         + ("" if info.complete else ", stopped early"),
         f"Circulation: {'; '.join(info.rules) or 'none'}",
         f"Measured in {info.space}: {evaluations} model evaluations, {blocks} blocks, {images} images, {branches}",
-        _table(run),
+        _table(run) if measured else "Nothing was measured in this run.",
         *info.notes,
     ]
     return "\n\n".join(paragraphs)
@@ -34,7 +32,7 @@ def _table(run: RunRecord) -> str:
     values = run.values
     lines = [_row("stage", MEASURES), _row("---", ["---:"] * len(MEASURES))]
     for stage, positions in {**run.stages(), "all": list(range(values.shape[2]))}.items():
-        means = values[:, :, positions].flatten(1).nanmean(dim=1) if values.numel() else torch.full((len(MEASURES),), torch.nan)
+        means = values[:, :, positions].flatten(1).nanmean(dim=1)
         lines.append(_row(stage, [f"{mean:.4g}" for mean in means.tolist()]))
     return "\n".join(lines)
 

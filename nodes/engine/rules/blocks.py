@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 from itertools import groupby
 
+from ..choices import check_text
+from ..text import shown
+
 Address = tuple[str, int, int | None]
 
 
@@ -42,8 +45,8 @@ class Block:
         return ".".join(str(part) for part in self.address if part is not None)
 
 
-_ADDRESS = re.compile(r"(?P<stage>[a-z_]+)(?:\.(?P<index>\d+(?:-\d+)?)(?:\.(?P<layer>\d+(?:-\d+)?))?)?")
-_DEPTH = re.compile(r"(?P<start>\d+(?:\.\d+)?)%-(?P<end>\d+(?:\.\d+)?)%")
+_ADDRESS = re.compile(r"(?P<stage>[a-z_]+)(?:\.(?P<index>\d{1,9}(?:-\d{1,9})?)(?:\.(?P<layer>\d{1,9}(?:-\d{1,9})?))?)?")
+_DEPTH = re.compile(r"(?P<start>\d{1,9}(?:\.\d{1,9})?)%-(?P<end>\d{1,9}(?:\.\d{1,9})?)%")
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ class Item:
         if match := _DEPTH.fullmatch(body):
             start, end = Decimal(match["start"]), Decimal(match["end"])
             if not start < end <= 100:
-                raise ValueError(f"'{text}': a depth runs from the smaller to the larger percentage, up to 100%.")
+                raise ValueError(f"'{shown(text)}': a depth runs from the smaller to the larger percentage, up to 100%.")
             return cls(exclude, depth=(start, end))
         if match := _ADDRESS.fullmatch(body):
             return cls(exclude, match["stage"], _range(match["index"], text), _range(match["layer"], text))
         raise ValueError(
-            f"'{text}' is not a block: write all, or a block that the model has, such as input.4, input.4.1, double.3-5, "
+            f"'{shown(text)}' is not a block: write all, or a block that the model has, such as input.4, input.4.1, double.3-5, "
             "or 0%-40% (depth), or !middle."
         )
 
@@ -98,7 +101,7 @@ def _range(text: str | None, item: str) -> tuple[int, int] | None:
         return None
     low, _, high = text.partition("-")
     if int(high or low) < int(low):
-        raise ValueError(f"'{item}': the range {text} runs backwards.")
+        raise ValueError(f"'{shown(item)}': the range {text} runs backwards.")
     return int(low), int(high or low)
 
 
@@ -113,6 +116,7 @@ class Selection:
     @classmethod
     def parse(cls, text: str) -> Selection:
         """Raises ValueError that names the item which is wrong."""
+        check_text("blocks", text)
         items = tuple(Item.parse(item) for item in re.split(r"[,\s]+", text.strip().lower()) if item)
         if not items:
             raise ValueError("No block is selected: write 'all' to select every block.")
@@ -132,14 +136,14 @@ class Selection:
         }
         for item, matches in chosen.items():
             if not matches:
-                raise ValueError(f"'{item}' selects no block. This model has {describe(blocks)}.")
+                raise ValueError(f"'{shown(item)}' selects no block. This model has {shown(describe(blocks), 400)}.")
         included = set().union(*(matches for item, matches in chosen.items() if not item.exclude))
         excluded = set().union(*(matches for item, matches in chosen.items() if item.exclude))
         if all(item.exclude for item in self.items):
             included = set(blocks)
         selected = tuple(block for block in blocks if block in included - excluded)
         if not selected:
-            raise ValueError(f"'{self}' takes away every block it selects. This model has {describe(blocks)}.")
+            raise ValueError(f"'{shown(self)}' takes away every block it selects. This model has {shown(describe(blocks), 400)}.")
         return selected
 
 

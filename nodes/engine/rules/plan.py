@@ -49,7 +49,7 @@ class Plan:
     def active_at(self, sigma: float) -> tuple[ActiveRule, ...]:
         """The rules that act at a sigma."""
         return tuple(
-            ActiveRule(number, rule, factors and factors(sigma))
+            ActiveRule(number, rule, None if factors is None else factors(sigma))
             for number, (rule, (highest, lowest), factors) in enumerate(zip(self.rules, self._sigma_ranges, self._factors))
             if lowest <= sigma <= highest
         )

@@ -5,15 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import choices
-from ..choices import ALL_TOKENS, BOTH, check_range, check_word
+from ..choices import ALL_TOKENS, BOTH, check_number, check_word
 from ..method.settings import CirculationSettings
+from ..text import shown
 from .blocks import Address, Block, Selection
 from .schedule import Schedule
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Raises ValueError that names the input whose value is not allowed."""
+    """What one Circulation node adds to a MODEL. Raises ValueError that names the input whose value is not allowed."""
 
     circulation: CirculationSettings
     selection: Selection
@@ -26,10 +27,10 @@ class Rule:
 
     def __post_init__(self):
         circulation, adaptive = self.circulation, self.circulation.adaptive
-        check_range("alpha", circulation.alpha, *choices.ALPHA_RANGE)
-        check_range("beta", circulation.beta, *choices.BETA_RANGE)
-        check_range("start_percent", self.start_percent, 0.0, 1.0)
-        check_range("end_percent", self.end_percent, 0.0, 1.0)
+        check_number("alpha", circulation.alpha, *choices.ALPHA_RANGE)
+        check_number("beta", circulation.beta, *choices.BETA_RANGE)
+        check_number("start_percent", self.start_percent, 0.0, 1.0)
+        check_number("end_percent", self.end_percent, 0.0, 1.0)
         check_word("branches", self.branches, choices.BRANCHES)
         check_word("rescale", circulation.rescale, choices.RESCALES)
         check_word("tokens", circulation.tokens, choices.TOKENS)
@@ -67,7 +68,7 @@ class Rule:
             words.append("adaptive")
         if self.off:
             words.append("(off)")
-        words.append(f"on {self.selection}")
+        words.append(f"on {shown(self.selection, 400)}")
         if circulation.tokens == ALL_TOKENS:
             words.append("all tokens")
         if self.branches != BOTH:

@@ -10,6 +10,9 @@ from fractions import Fraction
 
 import torch
 
+from ..choices import check_text
+from ..text import shown
+
 # The painter in js/painter.js has the same limits.
 MAX_ROWS, MAX_COLUMNS = 32, 64
 MAX_FACTOR = 2
@@ -28,16 +31,17 @@ class Schedule:
     @classmethod
     def parse(cls, text: str) -> Schedule:
         """From JSON such as {"grid": [[1, 1, 0], [1, 2, 0.5]]}. Raises ValueError that names the place that is wrong."""
+        check_text("grid", text)
         try:
             value = json.loads(text)
         except json.JSONDecodeError as error:
             raise ValueError(f"grid: line {error.lineno}, column {error.colno}: {error.msg}. {_EXAMPLE}") from None
         except (RecursionError, ValueError) as error:  # brackets too deep, a number too long
-            raise ValueError(f"grid: {error}. {_EXAMPLE}") from None
+            raise ValueError(f"grid: {shown(error)}. {_EXAMPLE}") from None
         if not isinstance(value, dict) or "grid" not in value:
             raise ValueError(f"grid: there is no \"grid\" in it. {_EXAMPLE}")
         for key in value.keys() - {"grid"}:
-            raise ValueError(f"grid: \"{key}\" is not known to this version. {_EXAMPLE}")
+            raise ValueError(f"grid: \"{shown(key)}\" is not known to this version. {_EXAMPLE}")
         return cls(_checked(value["grid"]))
 
     @property
@@ -62,7 +66,7 @@ class Schedule:
         return lambda sigma: columns[bisect_right(ascending, -sigma)]
 
     def __str__(self) -> str:
-        return f"{len(self.grid)} × {len(self.grid[0])} schedule"
+        return f"{len(self.grid)} \N{MULTIPLICATION SIGN} {len(self.grid[0])} schedule"
 
 
 def _mean(column: tuple[float, ...], block: int, blocks: int) -> float:
@@ -90,6 +94,6 @@ def _checked(grid: object) -> tuple[tuple[float, ...], ...]:
         for column, cell in enumerate(row, 1):
             if isinstance(cell, bool) or not isinstance(cell, (int, float)) or not 0 <= cell <= MAX_FACTOR:
                 raise ValueError(
-                    f"grid: row {number}, number {column} is {json.dumps(cell)[:40]} and must be a number from 0 to {MAX_FACTOR}."
+                    f"grid: row {number}, number {column} is {shown(json.dumps(cell), 40)} and must be a number from 0 to {MAX_FACTOR}."
                 )
     return tuple(tuple(map(float, row)) for row in grid)

@@ -49,7 +49,10 @@ class Call(Protocol):
         """The mask of some rows, broadcastable to (B, H, L, L)."""
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, workspace: Workspace) -> Tensor:
-        """Ordinary attention with this call's options on some of its heads, rows and queries, (B, heads, L, ·) in and out."""
+        """Ordinary attention with this call's options: q (B, h, N, D), k (B, h, L, D), v (B, h, L, d) -> (B, h, N, d).
+
+        `heads`, `rows` and `queries` say which part of the call's mask belongs to them.
+        """
 
 
 @dataclass

@@ -56,7 +56,7 @@ def circulate(
 
 
 def strength(q: Tensor, k: Tensor, settings: CirculationSettings) -> tuple[float | Tensor, float | Tensor]:
-    """α and β of this call: numbers, or what `formula.adapt` gives."""
+    """α and β of this call, numbers or what `formula.adapt` gives, after the schedule's factor."""
     alpha, beta = settings.alpha, settings.beta
     if settings.adaptive is not None:
         etas = [formula.symmetry_index(*formula.products(q[:, heads], k[:, heads])) for heads in head_chunks_for_products(q)]

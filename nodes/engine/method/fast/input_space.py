@@ -43,7 +43,10 @@ def retrieve(q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, workspace: Wo
 def retrievals(
     q: Tensor, k: Tensor, x: Tensor, mask: Tensor | None, workspace: Workspace, applied: Applied | None = None
 ) -> Iterator[Tensor]:
-    """What each head in turn retrieved of X, (B, 1, L, C), in the same memory: Ξ, or where the call was circulated Ξ_out."""
+    """What each head in turn retrieved of X, (B, 1, L, C): Ξ, or where the call was circulated Ξ_out.
+
+    Yields the same tensor each time, written over for the next head.
+    """
     retrieval = torch.empty(q.shape[0], 1, *x.shape[-2:], dtype=q.dtype, device=q.device)
     for head in single_heads(q):
         qh, kh = q[:, head], k[:, head]

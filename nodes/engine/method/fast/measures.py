@@ -71,12 +71,12 @@ def _sums(q: Tensor, k: Tensor, retrieval: Tensor, workspace: Workspace, overwri
         _multiply(k, side_by_side, parts, per_token, out=products_of_k)
         _multiply(q, side_by_side[..., d:], parts, per_token, out=products_of_q)
         (kk, kq, u), (qq, w) = products_of_k.split((d, d, channels), dim=-1), products_of_q.split((d, channels), dim=-1)
-        length = torch.mul(s, s, out=per_token).sum(dim=1)
+        s_squared = torch.mul(s, s, out=per_token).sum(dim=1)
         double_h = torch.bmm(k, _repeat_for_parts(w, parts), out=per_token).baddbmm_(q, _repeat_for_parts(u, parts))
         unstable = torch.mul(double_h, s, out=s).lt_(0).sum(dim=1)
-        field = double_h.mul_(double_h).sum(dim=1)
-        unstable, length, field = (_sum_over_parts(sums, parts) for sums in (unstable, length, field))
-        sums = u.mul_(w).sum(dim=1), unstable.div_(tokens), length, field, symmetry_index(qq, kk, kq)
+        double_h_squared = double_h.mul_(double_h).sum(dim=1)
+        unstable, s_squared, double_h_squared = (_sum_over_parts(sums, parts) for sums in (unstable, s_squared, double_h_squared))
+        sums = u.mul_(w).sum(dim=1), unstable.div_(tokens), s_squared, double_h_squared, symmetry_index(qq, kk, kq)
     return tuple(values.unflatten(0, shape) for values in sums)
 
 
@@ -99,7 +99,7 @@ def _multiply(x: Tensor, y: Tensor, parts: int, memory: Tensor, out: Tensor) -> 
     _sum_over_parts(torch.bmm(x.mT, y, out=per_part), parts, out=out)
 
 
-def _of_unit_length(product: Tensor, unstable: Tensor, length: Tensor, field: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _of_unit_length(product: Tensor, unstable: Tensor, s_squared: Tensor, double_h_squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(E, r, alignment) of s scaled to length 1, from `_sums`."""
-    length, field = length.clamp_min(_TINY), field.clamp_min(_TINY)
-    return -product / (2 * length), unstable, (2 * product / (length.sqrt() * field.sqrt())).clamp(-1, 1)
+    s_squared, double_h_squared = s_squared.clamp_min(_TINY), double_h_squared.clamp_min(_TINY)
+    return -product / (2 * s_squared), unstable, (2 * product / (s_squared.sqrt() * double_h_squared.sqrt())).clamp(-1, 1)
