@@ -7,12 +7,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from support import host  # noqa: F401  ComfyUI first: it sets up torch for everything after it
 
-<<<<<<< HEAD
 import comfy.model_management
-=======
-import comfy.model_management  # noqa: E402
-from support.executor import executor  # noqa: E402, F401
->>>>>>> f1dd6f4002562b134237e1cc54058b2e4f3ac048
+from support.executor import executor  # noqa: F401
 
 
 @pytest.fixture(autouse=True)

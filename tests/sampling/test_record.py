@@ -142,19 +142,6 @@ def made(node, prompt, steps):
     return record.RunRecord(info, torch.ones(1), torch.zeros(1), torch.zeros(5, 1, 1, 2, 1))
 
 
-<<<<<<< HEAD
-=======
-def test_a_later_prompt_replaces_the_runs_of_the_nodes_that_sample_again():
-    live = record.LiveRecord()
-    for run in (made("3", "a", 1), made("3", "a", 2), made("4", "a", 3)):
-        live.add(run)
-    assert [run.info.steps for run in live.of(None).runs] == [1, 2, 3]
-    assert [run.info.steps for run in live.of({"3": "x", "9": "x"}).runs] == [1, 2]
-    live.add(made("3", "b", 4))
-    assert [run.info.steps for run in live.of(None).runs] == [3, 4]
-
-
->>>>>>> f1dd6f4002562b134237e1cc54058b2e4f3ac048
 def test_a_probe_tells_one_small_event_a_step(model):
     told = []
     blocks = engine("rules.blocks")
