@@ -91,3 +91,26 @@ def test_the_coupling_of_the_published_algorithm_gives_the_same():
     q, k = (x.unsqueeze(1) @ w.mT for w in (wq, wk))
     ours = stability.measure(q, k, [retrieval], workspace)
     torch.testing.assert_close(ours.double(), dense.measures_by_coupling(x, wq, wk, retrieval), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("tokens", [20, 80])  # the channels of X in two chunks, and in one
+@pytest.mark.parametrize("rescaled", [True, False])
+@pytest.mark.parametrize("masked", [True, False])
+def test_what_each_head_retrieves_of_x(tokens, rescaled, masked):
+    """Of a call left alone, and of one that was circulated with an α and β for each head."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, x = (torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in [(2, 3, tokens, 8)] * 3 + [(2, tokens, 24)])
+    mask = torch.randn(2, 1, tokens, tokens, generator=generator, dtype=torch.float64) if masked else None
+    alpha, beta = (torch.tensor(values, dtype=torch.float64).view(1, 3, 1, 1) for values in ([1.5, 0.5, 2.0], [3.0, 1.0, 0.5]))
+    symmetric, skew = dense.split(dense.logits(q, k))
+    p, p_alpha = ((m if mask is None else m + mask).softmax(-1) for m in (symmetric + skew, symmetric + alpha * skew))
+    rho = dense.rescale(p_alpha @ v, p @ v + beta * (p_alpha @ v - p @ v)) if rescaled else None
+    plain, skewed = p @ x.unsqueeze(1), p_alpha @ x.unsqueeze(1)
+    circulated = (plain + beta * (skewed - plain)) * (1 if rho is None else rho)
+    applied = engine("method.formula").Applied(alpha, beta, rho)
+    for found, written_out in ((None, plain), (applied, circulated)):
+        heads = torch.cat([head.clone() for head in retrievals(q, k, x, mask, workspace, found)], dim=1)
+        torch.testing.assert_close(heads, written_out)
+        measured = stability.measure_input(q, k, x, mask, workspace, found)
+        torch.testing.assert_close(measured.double(), dense.measures(q, k, written_out), rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(stability.measure_values(q, k, v, workspace).double(), dense.measures(q, k, v), rtol=2e-5, atol=2e-5)

@@ -12,7 +12,7 @@ from numpy import ndarray as Array
 from scipy.stats import rankdata, spearmanr
 
 from .data import CONTROLS, MODEL_PROMPTS, OTHER_REAL, Samples, avatars
-from .judge import REALISM, SPACES, Judge, Row, controls
+from .judge import IMAGE_CHANGE, REALISM, SPACES, Judge, Row, controls
 from .metrics import apart, halves
 from .plan import BASELINE, PER_PROMPT, PREDICTION, QUANTILES, RESAMPLES, Setting, Size
 
@@ -20,7 +20,6 @@ Z = 1.96  # standard errors to either side of a 95 % interval
 STAGES = ("input", "middle", "output", "all")
 STABILITY = ("−E", "r", "Align")
 OUTCOMES = ("prompt recognised", "mixture index", "palette validity", *REALISM.values(), *(f"spread, {space}" for space in SPACES))
-IMAGE_CHANGE = "image change"
 CHANGES = (IMAGE_CHANGE, "mixture index", "prompt recognised", *REALISM.values())
 REGIMES = ("setting", "tenth by", "tenth", "images", "change of", "value", "error")
 DIFFERENCE = "difference of the last two"  # of images, in memory.csv
@@ -95,7 +94,7 @@ def memory(other: Row, asked: Row, model: Row) -> list[tuple]:
 
     `asked` are the real images that the prompts of `model` describe, in their order, so that prompts are resampled for both at once.
     """
-    found, drawn = [], numpy.random.default_rng(0).integers(len(model.images), size=(RESAMPLES, len(model.images)))
+    table, drawn = [], numpy.random.default_rng(0).integers(len(model.images), size=(RESAMPLES, len(model.images)))
     for space in SPACES:
         distances = {row.name: row.of_images[f"train distance, {space}"] for row in (other, asked, model)}
         values = {name: numpy.quantile(d, QUANTILES) for name, d in distances.items()}
@@ -104,13 +103,13 @@ def memory(other: Row, asked: Row, model: Row) -> list[tuple]:
         draws[DIFFERENCE] = draws[model.name] - draws[asked.name]
         for name, of_images in values.items():
             errors = draws[name].std(axis=1, ddof=1)
-            found += [(name, space, *numbers) for numbers in zip(QUANTILES, map(float, of_images), map(float, errors))]
-    return found
+            table += [(name, space, *numbers) for numbers in zip(QUANTILES, map(float, of_images), map(float, errors))]
+    return table
 
 
 def compare(cohort: str, rows: list[Row], baseline: Row | None) -> list[tuple]:
     """Each measure of each row with its standard error, and the same of its difference from the baseline's on the same prompts."""
-    found, of_baseline = [], None
+    table, of_baseline = [], None
     for row in ([baseline] if baseline else []) + [row for row in rows if baseline is None or row.name != baseline.name]:
         drawn = row.draws(halves(len(row.images) // row.per_prompt, row.per_prompt, RESAMPLES))
         values = row.measures()
@@ -120,38 +119,38 @@ def compare(cohort: str, rows: list[Row], baseline: Row | None) -> list[tuple]:
             difference: tuple = ("", "")
             if of_baseline and row is not baseline and name in of_baseline[0]:
                 difference = (value - of_baseline[0][name], float((drawn[name] - of_baseline[1][name]).std(ddof=1)))
-            found.append((cohort, row.name, len(row.images), name, value, float(drawn[name].std(ddof=1)), *difference))
-    return found
+            table.append((cohort, row.name, len(row.images), name, value, float(drawn[name].std(ddof=1)), *difference))
+    return table
 
 
 def by_set(size: Size, rows: dict[Setting, Row]) -> list[tuple]:
     """Differences of main settings from the baseline in each set of seeds alone."""
-    count, found = size.main_prompts * PER_PROMPT, []
+    count, table = size.main_prompts * PER_PROMPT, []
     for seed_set in range(size.sets):
         chosen = numpy.arange(seed_set * count, (seed_set + 1) * count)
         plain = rows[BASELINE].measures(chosen)
         for setting, row in rows.items():
             if setting.main and setting != BASELINE:
                 values = row.measures(chosen)
-                found += [(setting.name, seed_set + 1, name, values[name] - value) for name, value in plain.items()]
-    return found
+                table += [(setting.name, seed_set + 1, name, values[name] - value) for name, value in plain.items()]
+    return table
 
 
 def of_images(size: Size, rows: dict[Setting, Row]) -> tuple[tuple[str, ...], list[tuple]]:
     names = sorted({name for row in rows.values() for name in row.of_images})
-    found = []
+    table = []
     for setting, row in rows.items():
         per_set = len(row.images) // size.sets_of(setting)
         for image in range(len(row.images)):
-            seed_set, within = divmod(image, per_set)
+            seed_set, position = divmod(image, per_set)
             values = (round(float(row.of_images[name][image]), 4) if name in row.of_images else "" for name in names)
-            found.append((setting.name, seed_set + 1, within // PER_PROMPT + 1, within % PER_PROMPT + 1, *map(str, values)))
-    return ("setting", "seed set", "prompt", "image", *names), found
+            table.append((setting.name, seed_set + 1, position // PER_PROMPT + 1, position % PER_PROMPT + 1, *map(str, values)))
+    return ("setting", "seed set", "prompt", "image", *names), table
 
 
 def correlations(stability: Array, baseline: Row) -> list[tuple]:
     """The paper's Table 1: Spearman's rho over the baseline's images, with its standard error over halves of the prompts."""
-    chosen, found = halves(len(baseline.images) // PER_PROMPT, PER_PROMPT, RESAMPLES), []
+    chosen, table = halves(len(baseline.images) // PER_PROMPT, PER_PROMPT, RESAMPLES), []
     for s, space in enumerate(("value space", "input space")):
         for m, measure in enumerate(STABILITY):
             for g, stage in enumerate(STAGES):
@@ -160,13 +159,13 @@ def correlations(stability: Array, baseline: Row) -> list[tuple]:
                     if numpy.ptp(x) == 0 or numpy.ptp(y) == 0:
                         continue
                     error = numpy.std([spearmanr(x[half], y[half]).statistic for half in chosen], ddof=1)
-                    found.append((space, measure, stage, outcome, float(spearmanr(x, y).statistic), float(error)))
-    return found
+                    table.append((space, measure, stage, outcome, float(spearmanr(x, y).statistic), float(error)))
+    return table
 
 
 def regimes(stability: Array, rows: dict[Setting, Row], main: list[Setting]) -> list[tuple]:
     """What each setting does to the least and to the most stable tenth of the baseline's images, by all blocks in value space."""
-    baseline, found = rows[BASELINE], []
+    baseline, table = rows[BASELINE], []
     energy, instability, align = stability[0, :, -1]
     ranks = {"−E": rankdata(energy), "r": rankdata(-instability), "Align": rankdata(align)}
     for setting in main:
@@ -180,8 +179,8 @@ def regimes(stability: Array, rows: dict[Setting, Row], main: list[Setting]) -> 
                 for outcome in CHANGES:
                     moved = changed[outcome][chosen] - (0 if outcome == IMAGE_CHANGE else before[outcome][chosen])
                     error = float(moved.std(ddof=1) / numpy.sqrt(tenth))
-                    found.append((setting.name, name, which, tenth, outcome, float(moved.mean()), error))
-    return found
+                    table.append((setting.name, name, which, tenth, outcome, float(moved.mean()), error))
+    return table
 
 
 def prediction(samples: Samples) -> list[tuple]:

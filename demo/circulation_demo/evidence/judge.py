@@ -13,10 +13,13 @@ from .data import MODEL, REAL, STYLES, Avatars, avatars, factor_names
 from .plan import COMPONENTS, NEIGHBOURS, PER_PROMPT
 
 SPACES = ("classifier", "pixels")
+IMAGE_CHANGE = "image change"
 REALISM = {space: f"realism, {space}" for space in SPACES}  # of an image; the mean over a set is its density
 
 
 class Judge:
+    """The reference, in each feature space as `metrics.Components` of held-out real images, and the classifier that reads images."""
+
     def __init__(self):
         self.reader = classifier.load(MODEL / "classifier.safetensors")
         real, train = avatars("held_out")[REAL], avatars("train")
@@ -30,11 +33,13 @@ class Judge:
         self.palette = numpy.unique(colours, axis=0)
 
     def features(self, space: str, images: Array) -> Array:
+        """(N, D) of images (N, 16, 16, 3) uint8."""
         if space == "pixels":
             return images.reshape(len(images), -1) / 255
         return self.reader.read(torch.from_numpy(images))[0].double().numpy()
 
     def points(self, space: str, images: Array) -> Array:
+        """(N, COMPONENTS) of images (N, 16, 16, 3) uint8."""
         return self.components[space](self.features(space, images))
 
 
@@ -61,24 +66,24 @@ class Row:
         """Measures of each image, (N,) each."""
         probabilities = self.judge.reader.read(torch.from_numpy(self.images))[1]
         sure = torch.stack([probabilities[head].max(dim=-1).values for head in (*factor_names(), *STYLES)])
-        found = {
+        values = {
             "mixture index": (1 - sure).mean(dim=0).numpy(),
             "palette validity": metrics.palette_validity(self.images, self.judge.palette),
         }
         if self.factors is not None:
             asked = numpy.repeat(self.factors, self.per_prompt, axis=0)
             read = numpy.stack([probabilities[name].argmax(dim=-1).numpy() for name in factor_names()], axis=1)
-            found["prompt recognised"] = (read == asked).mean(axis=1)
+            values["prompt recognised"] = (read == asked).mean(axis=1)
         for space, sample in self.samples.items():
-            found[REALISM[space]] = sample.inside.sum(axis=0) / NEIGHBOURS
-            found[f"train distance, {space}"] = metrics.nearest(sample.points, self.judge.train[space])
+            values[REALISM[space]] = sample.inside.sum(axis=0) / NEIGHBOURS
+            values[f"train distance, {space}"] = metrics.nearest(sample.points, self.judge.train[space])
             if self.per_prompt > 1:
-                found[f"spread, {space}"] = metrics.spread(sample.points, self.per_prompt)
+                values[f"spread, {space}"] = metrics.spread(sample.points, self.per_prompt)
         if self.plain is not None:
             difference = (self.images.astype(float) - self.plain) / 255
-            found["image change"] = numpy.sqrt(numpy.square(difference).mean(axis=(1, 2, 3)))
-            found["colour change"] = numpy.abs(metrics.histograms(self.images) - metrics.histograms(self.plain)).sum(axis=1) / 2
-        return found
+            values[IMAGE_CHANGE] = numpy.sqrt(numpy.square(difference).mean(axis=(1, 2, 3)))
+            values["colour change"] = numpy.abs(metrics.histograms(self.images) - metrics.histograms(self.plain)).sum(axis=1) / 2
+        return values
 
     def measures(self, chosen: Array | slice = slice(None)) -> dict[str, float]:
         """All measures of the chosen images: of the set, `precision, classifier`, and means of those of each image."""

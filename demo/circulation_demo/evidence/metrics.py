@@ -33,8 +33,8 @@ class Manifold:
     def __init__(self, points: Array, neighbours: int):
         self.points = points
         self.neighbours = neighbours
-        self.within = cdist(points, points).astype(numpy.float32)
-        self.radii = radii(self.within, neighbours)
+        self.pairwise = cdist(points, points).astype(numpy.float32)
+        self.radii = radii(self.pairwise, neighbours)
         self.statistics = fid_features_to_statistics(from_numpy(points))
 
 
@@ -51,19 +51,19 @@ class Sample:
     points: Array  # (N, D)
 
     def __post_init__(self):
-        self.within = cdist(self.points, self.points).astype(numpy.float32)
+        self.pairwise = cdist(self.points, self.points).astype(numpy.float32)
         self.to_real = cdist(self.real.points, self.points).astype(numpy.float32)
         self.inside = self.to_real < self.real.radii[:, None]
 
     def measures(self, chosen: Array | slice = slice(None)) -> dict[str, float]:
         """Of the chosen images alone."""
-        within = self.within[chosen][:, chosen]
+        pairwise = self.pairwise[chosen][:, chosen]
         to_real, inside = self.to_real[:, chosen], self.inside[:, chosen]
         points = self.points[chosen]
         fid = fid_statistics_to_metric(fid_features_to_statistics(from_numpy(points)), self.real.statistics, verbose=False)
         return {
             "precision": float(inside.any(axis=0).mean()),
-            "recall": float((to_real < radii(within, self.real.neighbours)).any(axis=1).mean()),
+            "recall": float((to_real < radii(pairwise, self.real.neighbours)).any(axis=1).mean()),
             "density": float(inside.sum(axis=0).mean() / self.real.neighbours),
             "coverage": float(inside.any(axis=1).mean()),
             "FID": fid[KEY_METRIC_FID],

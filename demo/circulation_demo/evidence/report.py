@@ -14,8 +14,8 @@ from pandas import DataFrame, Series, isna, read_csv
 
 from .. import DEMO, ROOT
 from .data import Samples, avatars
-from .evaluate import DIFFERENCE, IMAGE_CHANGE, STABILITY, STAGES, Z
-from .judge import SPACES
+from .evaluate import DIFFERENCE, STABILITY, STAGES, Z
+from .judge import IMAGE_CHANGE, SPACES
 from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, static
 
 EVIDENCE = ROOT / "EVIDENCE.md"

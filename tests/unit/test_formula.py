@@ -1,0 +1,147 @@
+"""The method for whole tensors, function by function, against the same written out with L×L matrices in float64.
+
+The rules are computed in float32, as norms are; what has no norm in it also in float64.
+"""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import dense
+from support.errors import assert_rounding_at_most_twice
+from support.host import engine
+
+choices, formula, measures = engine("choices"), engine("method.formula"), engine("method.measures")
+AdaptiveSettings = engine("method.settings").AdaptiveSettings
+
+cases = settings(max_examples=60, deadline=None, derandomize=True)
+SHAPES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(3, 40), st.integers(4, 24))  # (B, H, L, d)
+ALPHAS, BETAS = st.floats(-1, 3), st.floats(0, 5)
+
+
+def tensors(*shape, count=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(torch.randn(*shape, generator=generator, dtype=torch.float64) for _ in range(count))
+
+
+@st.composite
+def calls(draw):
+    """q, k, v, x and the mask of a call, the image's tokens as a slice and as bools, α and β: numbers, or one for each head."""
+    batch, heads, length, d = shape = draw(SHAPES)
+    q, k, v = tensors(*shape, seed=draw(st.integers(0, 1000)))
+    (x,) = tensors(batch, length, heads * d, count=1, seed=1)
+    mask = tensors(batch, 1, length, length, count=1, seed=2)[0] if draw(st.booleans()) else None
+    start = draw(st.integers(0, length - 2))
+    tokens = slice(start, draw(st.integers(start + 1, length)))
+    image = torch.zeros(length, dtype=torch.bool)
+    image[tokens] = True
+    strength = draw(ALPHAS), draw(BETAS)
+    if draw(st.booleans()):
+        strength = tuple(number + torch.arange(heads, dtype=torch.float64).view(1, -1, 1, 1) / 8 for number in strength)
+    return q, k, v, x, mask, tokens, image, *strength
+
+
+def attention(q, k, v, mask=None):
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def single(*values):
+    return [value.float() if torch.is_tensor(value) and value.is_floating_point() else value for value in values]
+
+
+def assert_written_out(ours, q, k, v, alpha, beta, space, x, mask, image=None, tokens=slice(None)):
+    """To rounding: ours was computed from the same in float32."""
+    exact = dense.circulation(q, k, v, alpha, beta, space, x, mask, image)[:, :, tokens]
+    plain = dense.circulation(*single(q, k, v, alpha, beta), space, *single(x, mask), image)[:, :, tokens]
+    assert_rounding_at_most_twice(ours, plain, exact, negligible=1e-6)
+
+
+@cases
+@given(calls())
+def test_doubled_heads_have_the_skewed_logits(call):
+    q, k, _, _, _, tokens, _, alpha, _ = call
+    symmetric, skew = dense.split(dense.logits(q, k))
+    torch.testing.assert_close(dense.logits(*formula.doubled(q, k, alpha, tokens)), (symmetric + alpha * skew)[:, :, tokens])
+
+
+@pytest.mark.parametrize("space", choices.RESCALES)
+@cases
+@given(calls())
+def test_the_static_rule(space, call):
+    q, k, v, x, mask, alpha, beta = single(*call[:5], *call[7:])
+    attend = partial(attention, mask=mask)
+
+    def input_space_ratio(paired_q, paired_k):
+        plain, skewed = (attention(*qk, x.unsqueeze(1).expand(*q.shape[:2], -1, -1), mask) for qk in ((q, k), (paired_q, paired_k)))
+        return formula.blend_to_length(plain, skewed, beta)[1]
+
+    ratio = input_space_ratio if space == choices.INPUT_SPACE else None
+    new, rho = formula.circulate(q, k, v, attend(q, k, v), attend, alpha, beta, space, ratio)
+    assert (rho is None) == (space == choices.NO_RESCALE)
+    assert_written_out(new if rho is None else new * rho, *call[:3], *call[7:], space, *call[3:5])
+
+
+@cases
+@given(calls())
+def test_the_static_rule_among_some_tokens(call):
+    """Where the α of all other keys is 1."""
+    q, k, v, _, mask, tokens, image, alpha, beta = single(*call)
+    rows = None if mask is None else mask[..., tokens, :]
+    per_key = torch.where(image[:, None], alpha, 1.0)
+    new, rho = formula.circulate(
+        q, k, v, attention(q, k, v, mask)[:, :, tokens], partial(attention, mask=rows), per_key, beta, tokens=tokens
+    )
+    assert_written_out(new * rho, *call[:3], alpha, beta, choices.VALUE_SPACE, *call[3:5], image, tokens)
+
+
+@cases
+@given(SHAPES, st.integers(0, 1000), ALPHAS, BETAS)
+def test_the_adaptive_rule(shape, seed, alpha, beta):
+    q, k, _ = tensors(*shape, seed=seed)
+    k = k + q / 2
+    for over in choices.ETA_OVER:
+        for kind in choices.FORMULAS:
+            for which in ((True, True), (True, False), (False, True)):
+                adapted = formula.adapt(alpha, beta, dense.eta(q, k), AdaptiveSettings(*which, kind, over))
+                for ours, written_out in zip(adapted, dense.adaptive(q, k, alpha, beta, over, kind, *which)):
+                    torch.testing.assert_close(torch.as_tensor(ours), torch.as_tensor(written_out))
+
+
+@cases
+@given(SHAPES, st.integers(0, 1000))
+def test_the_symmetry_index(shape, seed):
+    q, k, _ = tensors(*shape, seed=seed)
+    torch.testing.assert_close(formula.symmetry_index(*formula.products(q, k)), dense.eta(q, k))
+
+
+@cases
+@given(SHAPES, st.integers(0, 1000), BETAS)
+def test_the_blend_its_length_and_the_ratio(shape, seed, beta):
+    retrieved, skewed, _ = single(*tensors(*shape, seed=seed))
+    skewed[..., 0, :] = 0
+    blended = retrieved + beta * (skewed - retrieved)
+    torch.testing.assert_close(formula.blend(retrieved, skewed, beta), blended)
+    torch.testing.assert_close(formula.norm(skewed), skewed.norm(dim=-1, keepdim=True).clamp_min(1e-6))
+    new, rho = formula.blend_to_length(retrieved, skewed.clone(), beta)
+    torch.testing.assert_close(new, blended)
+    torch.testing.assert_close(rho, dense.rescale(skewed, blended))
+    torch.testing.assert_close(formula.ratio(formula.norm(skewed), formula.norm(blended)), rho)
+
+
+@cases
+@given(SHAPES, st.integers(1, 30), st.integers(0, 1000), st.floats(0, 5))
+def test_each_measure(shape, channels, seed, bias):
+    q, k, _ = tensors(*shape, seed=seed)
+    (retrieval,) = tensors(*shape[:3], channels, count=1, seed=seed + 1)
+    q, k = q + bias, k + bias
+    energy, instability, alignment, eta = measures.measures(q, k, retrieval)
+    for ours, written_out in zip((energy, instability, alignment), dense.stability(q, k, retrieval)):
+        torch.testing.assert_close(ours, written_out)
+    centred_eta = dense.eta(dense.centred(q), dense.centred(k))
+    torch.testing.assert_close(eta, centred_eta)
+    symmetric, skew = dense.split(dense.logits(dense.centred(q), dense.centred(k)))
+    norms = (skew.flatten(-2).norm(dim=-1) / symmetric.flatten(-2).norm(dim=-1)).clamp(max=1e3)
+    torch.testing.assert_close(measures.skew_ratio(eta), norms, rtol=1e-4, atol=1e-6)
