@@ -1,6 +1,7 @@
 """What the nodes refuse, before sampling starts."""
 
 import math
+import re
 
 import pytest
 from support.host import engine, patch
@@ -35,9 +36,20 @@ def model():
     (dict(rescale="sideways"), "rescale is 'sideways'"),
     (dict(branches="neither"), "branches is 'neither'"),
     (dict(tokens="text"), "tokens is 'text'"),
+    (dict(alpha=None), "alpha is None (NoneType) and must be a number between -1 and 3"),
+    (dict(alpha=[1.2]), "alpha is [1.2] (list) and must be a number"),
+    (dict(alpha=10**400), "alpha is 1000"),
+    (dict(beta="3"), "beta is '3' and must be a number between 0 and 10"),
+    (dict(start_percent={}), "start_percent is {} (dict)"),
+    (dict(end_percent=object), "end_percent is <class 'object'> (type)"),
+    (dict(blocks=5), "blocks is 5 and must be text"),
+    (dict(blocks=None), "blocks is None (NoneType) and must be text"),
+    (dict(blocks="input." + "9" * 5000), "is not a block"),
+    (dict(branches=["both"]), "branches is ['both'] (list) and must be one of"),
+    (dict(rescale=None), "rescale is None"),
 ])  # fmt: skip
 def test_bad_numbers_and_words_are_refused(model, node_id, inputs, words):
-    with pytest.raises(ValueError, match=words.replace(".", r"\.")):
+    with pytest.raises(ValueError, match=re.escape(words)):
         patch(model, node_id, **inputs)
 
 

@@ -172,6 +172,10 @@ def test_a_saved_record_comes_back_equal(model, tmp_path):
     (dict(every_n_steps=0), "every_n_steps is 0"),
     (dict(blocks="nowhere"), "'nowhere' selects no block"),
     (dict(branches="neither"), "branches is 'neither'"),
+    (dict(every_n_steps=1.5), "every_n_steps is 1.5 and must be a whole number between 1 and 1000"),
+    (dict(every_n_steps=None), r"every_n_steps is None \(NoneType\)"),
+    (dict(blocks=5), "blocks is 5 and must be text"),
+    (dict(label=["a"]), r"label is \['a'\] \(list\) and must be text"),
 ])  # fmt: skip
 def test_bad_inputs_of_the_probe_are_refused(model, inputs, words):
     with pytest.raises(ValueError, match=words):

@@ -1,5 +1,7 @@
 """Graphs: their size, what they survive, and the arithmetic behind the comparison."""
 
+import sys
+import time
 from itertools import pairwise
 
 import numpy
@@ -86,3 +88,93 @@ def test_only_common_blocks_are_compared_and_there_must_be_one():
         plots.compare([made(), made(blocks=("input.7.0",))])
     with pytest.raises(ValueError, match="cannot be compared"):
         plots.compare([made(label="a"), made(label="b", space="input space (paper)")])
+
+
+LABELS = ["$$", "$\\frac{$", "$5 vs $10", "{" * 500 + "$", "\ud800 a\nb\x00 输入", "x" * 16_000, ""]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The texts of each figure, as matplotlib is asked to draw them, and whether as formulas."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
+
+    seen = []
+    draw = FigureCanvasAgg.draw
+
+    def noting(canvas, *args):
+        draw(canvas, *args)
+        seen.extend((text.get_text(), text.get_parse_math()) for text in canvas.figure.findobj(Text) if text.get_text())
+
+    monkeypatch.setattr(FigureCanvasAgg, "draw", noting)
+    return seen
+
+
+def figures(run):
+    yield plots.sheet(run)
+    yield plots.compare([run, made(label="other")])
+    yield plots.images(run, "energy")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", LABELS, ids=range(len(LABELS)))
+def test_a_label_is_drawn_as_it_is_written(drawn, label):
+    everywhere = dict.fromkeys(("family", "sampler"), label)
+    blocks = (f"{label}.0.0", "middle.0.0", "output.0.0", "output.1.0")
+    for image in figures(made(label=label, rules=(label,), blocks=blocks, **everywhere)):
+        assert image.shape[2] == 1024
+    assert drawn and not any(as_formula for text, as_formula in drawn if "$" in text or not text.isascii())
+    assert all(len(text) < 700 and max(map(len, text.split("\n"))) < 130 for text, _ in drawn)
+    if label.isprintable() and 0 < len(label) < 40:
+        assert any(label in text for text, _ in drawn)
+
+
+def test_a_long_label_costs_no_time():
+    def cost(run):
+        start = time.process_time()
+        plots.curves(run, "energy")
+        return time.process_time() - start
+
+    short, long = (min(cost(made(label=label)) for _ in range(3)) for label in ("short", "x" * 16_000))
+    assert long < 3 * short
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("run", [
+    made(steps=1, images=0),
+    made(steps=0),
+    made(blocks=()),
+], ids=["no image", "a schedule of one sigma", "no block"])  # fmt: skip
+def test_a_run_without_a_measurement_is_a_figure_that_says_so(run):
+    for image in figures(run):
+        assert image.shape[2] == 1024 and (image < 0.5).any()
+    assert "Nothing was measured in this run" in engine("records.summary").to_markdown(record.Record((run,)))
+    assert engine("records.chart").chart_data(run)["points"] == [] or run.values.shape[1]
+
+
+@pytest.mark.parametrize("error", [ImportError("numpy.core.multiarray failed to import"), ValueError("numpy.dtype size changed"), None])
+def test_without_matplotlib_a_figure_says_what_to_install(monkeypatch, error):
+    said = []
+    monkeypatch.setattr(plots, "notice", lambda text: said.append(text) or engine("records.notice").notice(text))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+
+    class Broken:
+        def find_spec(self, name, *_):
+            if name.partition(".")[0] == "matplotlib":
+                raise error or ModuleNotFoundError(f"No module named '{name}'")
+
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    for image in figures(made()):
+        assert image.ndim == 4 and image.shape[2:] == (1024, 3) and (image < 0.5).any()
+    assert len(said) == 3 and all("pip install --upgrade matplotlib" in text and str(error or "No module") in text for text in said)
+
+
+def test_a_heat_map_of_very_many_blocks_stays_a_figure():
+    assert plots.heat_map(made(blocks=tuple(f"double.{n}" for n in range(5000)), steps=2), "energy").shape[1] < 5000
+
+
+def test_a_notice_is_wrapped_and_takes_any_letter():
+    images = [engine("records.notice").notice(text) for text in ("short", "many words " * 100, "输入 \ud800 é")]
+    heights = [image.shape[1] for image in images]
+    assert heights[1] > heights[0] == heights[2] and all(image.shape[2] == 1024 and (image < 0.5).any() for image in images)

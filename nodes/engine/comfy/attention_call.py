@@ -49,7 +49,7 @@ class AttentionCall:
         self.conditions: list[int] = options.get(keys.CONDITIONS, [])
         self.prompts: list = options.get(keys.PROMPTS, [])
         self.scaled = "scale" in named
-        if self.scaled:  # softmax(scale q kᵀ) of heads that are twice as large and hold √2
+        if self.scaled:  # softmax(scale q k^T) of heads that are twice as large and hold sqrt(2)
             named["scale"] = named["scale"] / math.sqrt(2)
         # The marker keeps a backend that falls back on a decorated one from entering our override again.
         self._backend_options = {**named, keys.INSIDE_OVERRIDE: True}

@@ -36,7 +36,7 @@ def next_file(filename_prefix: str, suffix: str) -> tuple[str, str]:
         raise ValueError(f"filename_prefix '{shown(filename_prefix)}' leads out of the output folder.")
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
-    except (OSError, ValueError) as error:  # too long, without permission, or of characters that no name can have
+    except OSError as error:  # too long, or without permission
         raise ValueError(f"filename_prefix '{shown(filename_prefix)}' cannot be used: {shown(error)}") from error
     file = f"{name}_{counter:05}_{suffix}"
     return os.path.join(folder, file), os.path.join(subfolder, file)

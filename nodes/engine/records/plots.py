@@ -70,6 +70,8 @@ def sheet(run: RunRecord) -> Tensor:
 
 def compare(runs: Sequence[RunRecord]) -> Tensor:
     """Overlaid curves of four measures, then for each further run the difference to the first, aligned on sigma."""
+    if empty := [f"record {number}" for number, run in enumerate(runs, 1) if not _measured(run)]:
+        return notice(f"Nothing was measured in {' and '.join(empty)}, so there is nothing to compare.")
     first, *others = runs
     blocks = [b for b in first.info.blocks if all(b in run.info.blocks for run in others)]
     if not blocks:
@@ -95,8 +97,6 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
             for position, measure in enumerate(SHEET):
                 _difference(axes[4 + 4 * number + position], run, first, measure, blocks)
 
-    if empty := [f"record {number}" for number, run in enumerate(runs, 1) if not _measured(run)]:
-        return notice(f"Nothing was measured in {' and '.join(empty)}, so there is nothing to compare.")
     title = wrapped("  |  ".join(_setting(run) for run in runs), *TITLE)
     return _render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw)
 

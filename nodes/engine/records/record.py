@@ -174,12 +174,15 @@ def to_csv(record: Record) -> str:
 
 
 def save(record: Record, path: str) -> None:
-    """Raises ValueError if the record is larger than `load` takes it."""
+    """Raises ValueError if the record is larger than `load` takes it, or the file cannot be written."""
     tensors = {f"{number}.{name}": getattr(run, name).contiguous() for number, run in enumerate(record.runs) for name in TABLES}
     if sum(table.nbytes for table in tensors.values()) > MAX_BYTES - MAX_HEADER:
         raise ValueError(f"This stability record is larger than {MAX_BYTES >> 20} MB: probe fewer blocks, or raise every_n_steps.")
     runs = json.dumps([asdict(run.info) for run in record.runs])
-    save_file(tensors, path, {"format": FORMAT, "version": str(VERSION), "measures": json.dumps(MEASURES), "runs": runs})
+    try:
+        save_file(tensors, path, {"format": FORMAT, "version": str(VERSION), "measures": json.dumps(MEASURES), "runs": runs})
+    except (SafetensorError, OSError, ValueError) as error:  # no room, no permission, characters that no name can have
+        raise ValueError(f"This stability record cannot be written: {shown(error, 200)}") from error
 
 
 def load(path: str) -> Record:

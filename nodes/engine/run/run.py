@@ -117,6 +117,7 @@ class Run:
         self._sigma = self._place = 0.0
         self._conditions: tuple[tuple[str, bool], ...] = ()
         self._rows = 0
+        self._tiles = False
         self._streams: dict[tuple[int, torch.device], _Stream] = {}
 
     @property
@@ -210,8 +211,12 @@ class Run:
         return self._streams[key]
 
     def _in_tiles(self, call: Call, pending: PendingAttention) -> bool:
-        """Whether a chunk holds several times the rows that the sampler asked about: other nodes put tiles into the batch."""
-        return bool(self._rows) and call.q.shape[0] > self._rows * len(pending.chunks)
+        """Whether a chunk holds several times the rows that the sampler asked about: other nodes put tiles into the batch.
+
+        From the first such call on: the last tile may come alone, and would be the only one that is changed.
+        """
+        self._tiles = self._tiles or 0 < self._rows * len(pending.chunks) < call.q.shape[0]
+        return self._tiles
 
     def _note_hits(self, pending: PendingAttention) -> None:
         for segment in pending.segments:
