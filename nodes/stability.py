@@ -12,7 +12,7 @@ from .engine.comfy.model import check_space, patchable_blocks
 from .engine.comfy.patch import attach
 from .engine.records import chart, plots
 from .engine.records.notice import notice
-from .engine.records.record import LiveRecord, Record, check_finished, check_record, load, save, to_csv
+from .engine.records.record import LiveRecord, Record, finished, load, save, to_csv
 from .engine.records.summary import to_markdown
 from .engine.rules.blocks import Selection
 from .engine.run.observer import Probe
@@ -127,10 +127,7 @@ class StabilityReadout(io.ComfyNode):
         check_word("plot", plot, (SHEET, CURVES, HEAT_MAP, IMAGES))
         check_word("measure", measure, MEASURES)
         check_number("run", run, 0, 1000, whole=True)
-        check_record("stability", stability)
-        record = stability
-        if isinstance(stability, LiveRecord):
-            record = readout.runs_before(stability, cls.hidden.prompt, cls.hidden.unique_id)
+        record = readout.record_shown(stability, cls.hidden.prompt, cls.hidden.unique_id)
         graph, summary, points = notice(readout.EMPTY), readout.EMPTY, chart.EMPTY
         if record.runs:
             if run > len(record.runs):
@@ -170,8 +167,8 @@ class StabilityCompare(io.ComfyNode):
         runs = []
         for number, stability in enumerate((stability_1, stability_2, stability_3, stability_4), 1):
             if number <= 2 or stability is not None:
-                check_finished(f"stability_{number}", stability)
-                named = stability if stability.runs[-1].info.label else stability.labelled(f"record {number}")
+                record = finished(f"stability_{number}", stability)
+                named = record if record.runs[-1].info.label else record.labelled(f"record {number}")
                 runs.append(named.runs[-1])
         graph = plots.compare(runs)
         return io.NodeOutput(graph, ui=ui.PreviewImage(graph, cls=cls))
@@ -198,9 +195,9 @@ class SaveStability(io.ComfyNode):
 
     @classmethod
     def execute(cls, stability: AnyRecord, filename_prefix: str) -> io.NodeOutput:
-        check_finished("stability", stability)
+        record = finished("stability", stability)
         path, name = next_file(filename_prefix, ".safetensors")
-        save(stability, path)
+        save(record, path)
         return io.NodeOutput(ui={"text": [f"Saved {name}"]})
 
 

@@ -55,5 +55,5 @@ def check_number(name: str, value: object, low: float, high: float, whole: bool 
     wanted, words = (Integral, "a whole number ") if whole else (Real, "a number ")
     if not isinstance(value, wanted):
         raise ValueError(f"{name} is {got(value)} and must be {words}between {low:g} and {high:g}.")
-    if not low <= value <= high:
+    if not low <= value <= high:  # type: ignore[operator]
         raise ValueError(f"{name} is {got(value)} and must be between {low:g} and {high:g}.")

@@ -185,7 +185,7 @@ def test_bad_inputs_of_the_probe_are_refused(model, inputs, words):
 def test_what_a_probe_has_yet_to_fill_is_shown_as_empty_and_not_saved(model):
     _, live = probe(model)
     cls = with_hidden("StabilityReadout", UNIQUE_ID="2", PROMPT={})
-    after, graph, summary, data, empty = cls.execute(live, "sheet", "energy").result
+    _, graph, summary, _, empty = cls.execute(live, "sheet", "energy").result
     assert summary.startswith("Nothing was sampled with this probe's model") and graph.shape[2:] == (1024, 3)
     for needs in (lambda r: node("StabilityCompare").execute(r, r), lambda r: node("SaveStability").execute(r, "x")):
         with pytest.raises(ValueError, match="straight from a probe.* Connect the stability output of a Stability Readout"):

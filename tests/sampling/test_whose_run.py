@@ -13,7 +13,7 @@ record, EMPTY = engine("records.record"), engine("comfy.readout").EMPTY
 CACHES = [execution.CacheType.CLASSIC, execution.CacheType.LRU]
 
 
-def prompt(sampler=None, latent=None, after=("7", 0), batch=1, readout=None, **others):
+def prompt(sampler=None, after=("7", 0), batch=1, readout=None, **others):
     """A probe, 6, its sampler, 7, and its Readout, 8, of which all outputs are kept."""
     return {
         "1": node("Model"),
@@ -22,7 +22,7 @@ def prompt(sampler=None, latent=None, after=("7", 0), batch=1, readout=None, **o
         "4": node("EmptyLatentImage", width=64, height=64, batch_size=batch),
         "6": node("StabilityProbe", model=["1", 0], measure_in="value space", every_n_steps=1, blocks="all"),
         "7": sampler or sampler_node(),
-        "8": node("StabilityReadout", **{"stability": ["6", 1], "plot": "curves", "measure": "energy", "after": list(after), **(readout or {})}),
+        "8": node("StabilityReadout", stability=["6", 1], after=list(after), **{"plot": "curves", "measure": "energy", **(readout or {})}),
         "9": node("Keep", id="9", after=["8", 0], graph=["8", 1], summary=["8", 2], data=["8", 3], stability=["8", 4]),
         "latent": node("Keep", id="latent", latent=["7", 0]),
         **others,
@@ -69,6 +69,13 @@ def test_a_sampler_that_does_not_sample_the_probe_now_has_an_empty_graph(executo
     kept = executor.run(prompt(then))
     assert is_empty(kept["9"][0])
     assert kept["9"][0]["after"]["samples"].shape == (1, 4, 8, 8)
+
+
+def test_a_sampler_that_is_off_the_probe_does_not_count_where_no_queue_is_known(executor):
+    executor.prompt_queue = None
+    (first,) = shown(executor, prompt())
+    assert first["stability"].runs[0].info.signature is None
+    assert is_empty(shown(executor, prompt(sampler_node("1", seed=5)))[0])
 
 
 def test_a_sampler_without_a_step_hands_its_latent_on(executor):

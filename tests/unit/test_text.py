@@ -39,7 +39,7 @@ def test_every_refusal_can_be_written_and_is_short(monkeypatch, hostile, encodin
         lambda: schedule.parse(json.dumps({"grid": [[1]], hostile: 1})),
         lambda: engine("comfy.files").existing_file(hostile),
         lambda: engine("comfy.files").next_file("../" + hostile, ""),
-        lambda: engine("records.record").check_record("stability", hostile),
+        lambda: engine("records.record").as_record("stability", hostile),
     ]
     for number, refusal in enumerate(refusals):
         with pytest.raises(ValueError) as refused:

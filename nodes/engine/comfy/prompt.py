@@ -61,7 +61,7 @@ def uses_output(prompt: Prompt, node: str | None, output: int) -> bool:
 
 def upstream(prompt: Prompt | None, node: str, input: str) -> set[str] | None:
     """Ids of the nodes that an input of a node depends on; None where nothing is connected to it."""
-    link = prompt.get(node, {}).get("inputs", {}).get(input) if prompt else None
+    link: Any = prompt.get(node, {}).get("inputs", {}).get(input) if prompt else None
     return set(reached(prompt, link[0])) if prompt and is_link(link) else None
 
 

@@ -1,8 +1,8 @@
 """Which runs of a probe a Readout shows: those of the prompt at hand, of this call of the node."""
 
-import nodes as comfy_nodes
+from nodes import NODE_CLASS_MAPPINGS  # type: ignore[attr-defined]  # ComfyUI's module, not the folder of this pack
 
-from ..records.record import LiveRecord, Record
+from ..records.record import Record, as_record
 from .prompt import Prompt, executing, node_of_graph, reached, running_prompt, signature, upstream, uses_output
 
 MODEL_OUTPUT = 0  # of Stability Probe
@@ -13,13 +13,16 @@ EMPTY = (
 )
 
 
-def runs_before(live: LiveRecord, prompt: Prompt | None, reader: str) -> Record:
-    """What came of sampling the probe's model on the way to the input `after` of a Readout; whatever there is, where nothing samples it.
+def record_shown(stability: object, prompt: Prompt | None, reader: str) -> Record:
+    """Of a probe what came of sampling its model on the way to the input `after` of a Readout; whatever there is, where nothing samples it.
 
     A run counts if its node stands in the prompt as it did when it sampled. Where a node sampled a list,
     each call of the Readout has the run of the same place in it, unless the list was taken apart in between.
     Raises ValueError where something samples the model and the Readout does not wait for it.
     """
+    live = as_record("stability", stability)
+    if isinstance(live, Record):
+        return live
     prompt = running_prompt(executing().prompt) or prompt or {}
     before = upstream(prompt, reader, "after")
     if before is None:
@@ -30,7 +33,7 @@ def runs_before(live: LiveRecord, prompt: Prompt | None, reader: str) -> Record:
             )
         return live.of(None)
     probe = node_of_graph(live.probe) if live.probe is not None else None
-    sampled = [node for node in live.nodes if node in before and (probe is None or probe in reached(prompt, node))]
+    sampled = [node for node in before & live.nodes if probe is None or probe in reached(prompt, node)]
     record = live.of({node: signature(prompt, node) for node in sampled})
     call = executing().call
     for node in sampled:
@@ -42,5 +45,5 @@ def runs_before(live: LiveRecord, prompt: Prompt | None, reader: str) -> Record:
 
 def _lists_between(prompt: Prompt, before: set[str], node: str) -> bool:
     """Whether any of the nodes that depend on a node takes or gives whole lists."""
-    classes = [comfy_nodes.NODE_CLASS_MAPPINGS.get(prompt[id]["class_type"]) for id in before if id != node and node in reached(prompt, id)]
+    classes = [NODE_CLASS_MAPPINGS.get(prompt[id]["class_type"]) for id in before if id != node and node in reached(prompt, id)]
     return any(getattr(c, "INPUT_IS_LIST", False) or any(getattr(c, "OUTPUT_IS_LIST", None) or ()) for c in classes)

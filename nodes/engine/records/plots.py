@@ -78,10 +78,8 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
         raise ValueError("These records have no block in common: probe the same blocks of the same model in each.")
     for run in others:
         if run.info.space != first.info.space:
-            raise ValueError(
-                f"'{shown(run.info.label)}' was measured in {shown(run.info.space)}, '{shown(first.info.label)}' in {shown(first.info.space)}: "
-                "they cannot be compared."
-            )
+            this, that = (f"'{shown(r.info.label)}' was measured in {shown(r.info.space)}" for r in (run, first))
+            raise ValueError(f"{this}, {that}: they cannot be compared.")
 
     def draw(axes):
         for position, measure in enumerate(SHEET):
@@ -145,7 +143,8 @@ def _heat_map(axis, run: RunRecord, measure: str) -> None:
 def _difference(axis, run: RunRecord, first: RunRecord, measure: str, blocks: Sequence[str]) -> None:
     at, values = difference(run, first, MEASURES.index(measure), blocks)
     most = max(abs(limit) for limit in _limits(values)) or 1.0
-    _grid(axis, values.T, at, blocks, wrapped(f"{measure}: {run.info.label} {MINUS} {first.info.label}", 40), cmap="cividis", vmin=-most, vmax=most)
+    label = wrapped(f"{measure}: {run.info.label} {MINUS} {first.info.label}", 40)
+    _grid(axis, values.T, at, blocks, label, cmap="cividis", vmin=-most, vmax=most)
 
 
 def _grid(axis, values, at, blocks, label, **colours) -> None:
@@ -219,8 +218,9 @@ def _render(rows: int, columns: int, height: float, title: str, draw: Callable) 
         from matplotlib.text import Text
     except Exception as error:  # whatever a broken installation raises
         return notice(
-            f"This graph needs the package matplotlib, which cannot be loaded here: {shown(error, 200)}. Run 'python -m pip install --upgrade "
-            "matplotlib' with the Python that ComfyUI uses, and start ComfyUI again. The summary and the data are complete without it."
+            f"This graph needs the package matplotlib, which cannot be loaded here: {shown(error, 200)}. "
+            "Run 'python -m pip install --upgrade matplotlib' with the Python that ComfyUI uses, and start ComfyUI again. "
+            "The summary and the data are complete without it."
         )
 
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")

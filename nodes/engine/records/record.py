@@ -109,7 +109,7 @@ class LiveRecord:
         """Those that have sampled."""
         return set(self._runs)
 
-    def of(self, signatures: Mapping[str, str] | None) -> Record:
+    def of(self, signatures: Mapping[str | None, str] | None) -> Record:
         """The runs of these nodes with these signatures, or with none; where None, of every node those of its last prompt."""
         if signatures is None:
             return Record(tuple(run for prompts in self._runs.values() for run in list(prompts.values())[-1]))
@@ -121,22 +121,24 @@ def _last(entries: dict, number: int) -> dict:
     return dict(list(entries.items())[-number:])
 
 
-def check_record(name: str, record: object) -> None:
-    """Raise ValueError that names the input if it is no record."""
-    if not isinstance(record, Record | LiveRecord):
-        raise ValueError(f"{name} is {got(record)} and must be a record: connect the stability output of one of the stability nodes.")
+def as_record(name: str, value: object) -> Record | LiveRecord:
+    """Raises ValueError that names the input if its value is something else."""
+    if not isinstance(value, (Record, LiveRecord)):
+        raise ValueError(f"{name} is {got(value)} and must be a record: connect the stability output of one of the stability nodes.")
+    return value
 
 
-def check_finished(name: str, record: object) -> None:
-    """Raise ValueError that names the input if it is not a record with a run in it, or may get more runs."""
-    check_record(name, record)
+def finished(name: str, value: object) -> Record:
+    """Raises ValueError that names the input if its value is no record with a run in it, or one that may get more of them."""
+    record = as_record(name, value)
     if isinstance(record, LiveRecord):
         raise ValueError(
             f"{name} comes straight from a probe, which is empty until its model was sampled. "
             "Connect the stability output of a Stability Readout."
         )
-    if not record.runs:  # type: ignore[attr-defined]
+    if not record.runs:
         raise ValueError(f"{name} is empty: nothing was sampled with its probe's model. What to do is in the Stability Readout's summary.")
+    return record
 
 
 def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
@@ -240,8 +242,8 @@ def _fits(value: object, kind: Any) -> bool:
     if kinds := get_args(kind):
         return any(_fits(value, kind) for kind in kinds)
     if kind is float:
-        return type(value) in (int, float) and abs(value) < 1e300  # type: ignore[operator]
-    return type(value) is kind and (kind is not int or 0 <= value < 2**64)  # type: ignore[operator]
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+    return type(value) is kind and (not isinstance(value, int) or 0 <= value < 2**64)
 
 
 def stack(evaluations: list[Tensor], blocks: int) -> Tensor:
