@@ -13,27 +13,49 @@ class StepFollower:
         self._schedule = schedule
         self._step = 0
         self._visited = False  # whether there was a call at this step
+        self._done = False  # whether the sampler has said so of one that was made where the step starts
+        self._reported = True  # whether the sampler has said which step the last call was for
+        self._beside = False  # whether a call turned out to be for another step than its sigma told
+        self._between = False  # whether there are calls between two sigmas of the schedule that nothing is said of
+        self.certain = False  # whether the last call is for the step where it was placed
 
     def place(self, sigma: float) -> float:
-        """Of the next call: in the step where the last one was, or the first later one whose two sigmas hold it."""
-        for step in range(self._step, len(self._schedule) - 1):
-            if self._holds(step, sigma):
-                return self._go_to(step, sigma)
-        return self._go_to(self._step, sigma)
+        """Of the next call: in the step where the last one was, or the first later one whose two sigmas hold it.
+
+        Where there is none, samplers start again: then the first earlier step that starts there.
+        """
+        later, earlier = range(self._step, len(self._schedule) - 1), range(self._step)
+        step = next((step for step in later if self._holds(step, sigma)), None)
+        if step is None:
+            step = next((step for step in earlier if _near(sigma, self._schedule[step])), self._step)
+        at_its_start = _near(sigma, self._schedule[step])
+        self._between = self._between or not self._reported
+        self._reported = at_its_start
+        self.certain = self._visited and not self._beside and (at_its_start or self._between)
+        return self._go_to(step, sigma)
 
     def correct(self, place: float, sigma: float, step: int) -> float:
         """Of the last call, when the sampler says which step it was for: samplers may ask a little beside their schedule."""
-        if step >= len(self._schedule) - 1 or _near(sigma, self._schedule[int(place)]):
+        self._reported = True
+        if step >= len(self._schedule) - 1:
             return place
-        return self._go_to(step, sigma)
+        at_its_start = _near(sigma, self._schedule[step])
+        if not at_its_start and _near(sigma, self._schedule[int(place)]):
+            return place
+        self._beside = self._beside or step != int(place)
+        place = self._go_to(step, sigma)
+        self._done = at_its_start
+        return place
 
     def _holds(self, step: int, sigma: float) -> bool:
         start, end = self._schedule[step], self._schedule[step + 1]
-        if _near(start, end):
-            return _near(sigma, start) and not (step == self._step and self._visited)
-        return _near(sigma, start) or (not _near(sigma, end) and min(start, end) < sigma < max(start, end))
+        if _near(start, sigma):
+            over = self._visited if _near(start, end) else self._done
+            return not (over and step == self._step)
+        return not _near(start, end) and not _near(sigma, end) and min(start, end) < sigma < max(start, end)
 
     def _go_to(self, step: int, sigma: float) -> float:
+        self._done = self._done and step == self._step
         self._step, self._visited = step, True
         if step + 1 >= len(self._schedule):
             return float(step)

@@ -61,10 +61,10 @@ class Observer:
         self._sent_steps: set[int] = set()
         self.left_out: dict[str, int] = {}
 
-    def begin_evaluation(self, sigma: float, step: float) -> None:
-        """The sampler asks the model, at this sigma and at this place on the schedule."""
+    def begin_evaluation(self, sigma: float, step: float, certain: bool = True) -> None:
+        """The sampler asks the model, at this sigma and at this place on the schedule, which may be corrected if it is not `certain`."""
         self._keep()
-        self._measuring = math.floor(step) % self.probe.every_n_steps == 0
+        self._measuring = self._wanted(step) or not certain
         self._passes = 0
         self._sigma, self._step = sigma, step
 
@@ -120,13 +120,18 @@ class Observer:
             )
         )
 
+    def _wanted(self, step: float) -> bool:
+        return math.floor(step) % self.probe.every_n_steps == 0
+
     def _keep(self) -> None:
         if self._values is None:
             return
-        values = self._values.cpu()
-        self._values = None
+        measured, self._values = self._values, None
         self._prompts.clear()
         self._measured.clear()
+        if not self._wanted(self._step):
+            return
+        values = measured.cpu()
         self._evaluations.append(values)
         self._sigmas.append(self._sigma)
         self._steps.append(self._step)

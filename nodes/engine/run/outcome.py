@@ -163,8 +163,13 @@ class Outcome:
     def _why_nothing(self, number: int) -> str | None:
         """Why a rule hit no block, where that is not said by `notes`."""
         rule = self._plan.rules[number]
-        if not any(a.number == number and self._plan.changes_a_block(a) for sigma in self._asked_sigmas() for a in self._plan.active_at(sigma)):
-            return "Its start, end and schedule cover no step of this run." if self._evaluations and not rule.off else None
+        if rule.off or (self.stopped and not self._evaluations):
+            return None
+        if not self._evaluations:
+            return "The sampler had no step to do."
+        active = (active for sigma in self._asked_sigmas() for active in self._plan.active_at(sigma) if active.number == number)
+        if not any(map(self._plan.changes_a_block, active)):
+            return "Its start, end and schedule cover no step of this run."
         if self._branches and rule.branches != BOTH and rule.branches not in self._branches:
             return f"The model was never asked about the {rule.branches} prompt{' (cfg 1 leaves it out)' if rule.branches == NEGATIVE else ''}."
         return None

@@ -132,7 +132,7 @@ class Run:
             self._sigma = float(sigma.flatten()[0])
             self._place = self._follower.place(self._sigma)
             for observer in self.observers:
-                observer.begin_evaluation(self._sigma, self._place)
+                observer.begin_evaluation(self._sigma, self._place, self._follower.certain)
 
     def step_done(self, step: int) -> None:
         """The sampler says that its last evaluation was for this step."""
