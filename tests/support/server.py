@@ -50,14 +50,14 @@ def standin(kind):
     return path
 
 
-def started(base, *arguments, kind="sdxl"):
-    """A server to be entered, with a checkpoint under the name of SDXL's."""
+def started(base, *arguments, kind="sdxl", packs=()):
+    """A server to be entered, with a checkpoint under the name of SDXL's. `packs` are folders of further custom nodes."""
     checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.symlink_to(standin(kind))
     os.environ["OMP_NUM_THREADS"] = "1"  # steadier than all cores where other work runs too
     # Without the prompt in the PNG, equal images are equal files.
-    return demo.Server(COMFY, base, arguments=["--disable-metadata", *arguments])
+    return demo.Server(COMFY, base, packs=packs, arguments=["--disable-metadata", *arguments])
 
 
 @contextlib.contextmanager
