@@ -29,8 +29,10 @@ FAMILIES = ["sd3", "flux", "z-image", "qwen-image", "wan"]
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("comfyui")) as server:
-        yield server
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONIOENCODING", "cp1251")  # a console that lacks most letters, as many on Windows
+        with started(tmp_path_factory.mktemp("comfyui")) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +134,9 @@ def test_off_gives_the_same_file(server, prompt, off):
         ({"blocks": "input.7"}, "input.7"),
         ({"start_percent": 0.7, "end_percent": 0.3}, "start_percent"),
         ({"alpha": 7.0}, "alpha"),
+        ({"blocks": "\ud800"}, r"'\ud800' is not a block"),
+        ({"blocks": "输入"}, r"'\u8f93\u5165' is not a block"),
+        ({"blocks": "×" * 100_000}, r"is not a block"),
     ],
 )
 def test_bad_input_is_named_and_the_queue_goes_on(server, prompt, wrong, named):

@@ -13,6 +13,6 @@ def log(caplog):
 @pytest.fixture
 def statuses(monkeypatch):
     """The line that each node gets, by its id."""
-    sent = {}
-    monkeypatch.setattr(engine("comfy.events"), "send", lambda event, node, data: sent.update({node: data.get("text")}))
+    events, sent = engine("comfy.events"), {}
+    monkeypatch.setattr(events, "send", lambda event, node, data: sent.update({node: data["text"]} if event == events.STATUS else {}))
     return sent
