@@ -53,26 +53,18 @@ def _sample(
     guider = executor.class_obj
     schedule = tuple(sigmas.tolist())
     run = _new_run(guider.model_patcher, schedule)
-    options = guider.model_options
-
-    def step_callback(step, *rest):
-        if sampler_name(sampler) not in OWN_SCHEDULE:
-            run.step_done(step)
-        return None if callback is None else callback(step, *rest)
-
-    def sample(step_callback):
-        return executor(noise, latent_image, sampler, sigmas, denoise_mask, step_callback, disable_pbar, seed, *args, **kwargs)
-
     if run is None or run.idle:
         if run is not None:
             _without_raising(_send_statuses, run)
-        return sample(callback)
+        return executor(noise, latent_image, sampler, sigmas, denoise_mask, callback, disable_pbar, seed, *args, **kwargs)
     # Options of our own for this one call: other wrappers may call us several times with theirs.
+    options = guider.model_options
     guider.model_options = copy_nested_dicts(options)
     try:
         _install(run, guider)
         run.outcome.stopped = True
-        out = sample(step_callback)
+        following = _following(run, sampler, callback)
+        out = executor(noise, latent_image, sampler, sigmas, denoise_mask, following, disable_pbar, seed, *args, **kwargs)
         run.outcome.stopped = False
         return out
     finally:
@@ -80,7 +72,23 @@ def _sample(
         _without_raising(run.outcome.report)
         _without_raising(_send_statuses, run)
         for observer in run.observers:
-            _without_raising(lambda: observer.finish(run_info(run, observer, guider, sampler, schedule, seed)))
+            _without_raising(_finish, observer, run, guider, sampler, schedule, seed)
+
+
+def _following(run: Run, sampler, callback: Callable | None) -> Callable:
+    """The sampler's callback, which also tells the run which step is done."""
+    follows = sampler_name(sampler) not in OWN_SCHEDULE
+
+    def step_done(step, *args):
+        if follows:
+            run.step_done(step)
+        return None if callback is None else callback(step, *args)
+
+    return step_done
+
+
+def _finish(observer: Observer, run: Run, guider, sampler, schedule: Sequence[float], seed) -> None:
+    observer.finish(run_info(run, observer, guider, sampler, schedule, seed))
 
 
 def _new_run(model, schedule: Sequence[float]) -> Run | None:
@@ -226,9 +234,8 @@ def _conditions(guider, conds: Sequence) -> list[tuple[str, bool]]:
 
     Guiders order them as they like, and context windows copy them. Where none is the negative, the second is taken for it.
     """
-    positives, negatives = (
-        {prompt[keys.PROMPT_ID] for prompt in guider.original_conds.get(name) or ()} for name in (keys.POSITIVE_PROMPTS, keys.NEGATIVE_PROMPTS)
-    )
+    names = keys.POSITIVE_PROMPTS, keys.NEGATIVE_PROMPTS
+    positives, negatives = ({prompt[keys.PROMPT_ID] for prompt in guider.original_conds.get(name) or ()} for name in names)
     ids = [cond[0][keys.PROMPT_ID] if cond else None for cond in conds]
     negative = next((position for position, id in enumerate(ids) if id in negatives), 1)
     known = any(id in positives for id in ids)

@@ -25,7 +25,10 @@ class Reason(Enum):
     UNEQUAL = "queries and keys differ in number there (HyperTile, token merging, guide frames or a cache of keys)"
     REPLACED = "another node replaces the self-attention there (such as PAG or SAG)"
     UNEVEN = "the rows there do not divide into positive and negative"
-    TILES = "another node hands several tiles to the model at once, and which rows are positive or negative cannot be told: choose branches 'both', or one tile at a time"
+    TILES = (
+        "another node hands several tiles to the model at once, and which rows are positive or negative cannot be told: "
+        "choose branches 'both', or one tile at a time"
+    )
     SCALED = "the attention there has a scale of its own, which input space does not know: choose value space"
     TRAINING = "gradients are being taken"
     NO_IMAGE = "which of the tokens there are the image's could not be told: set tokens to 'all'"
@@ -125,10 +128,10 @@ class Outcome:
             return
         numbers = range(len(self._plan.rules))
         line = f"{'; '.join(map(str, self._plan.rules))}: {self._extent(numbers)}."
-        if self.stopped:
-            line = f"Stopped early. {line}"
+        stopped = ["Stopped early."] if self.stopped else []
         causes = [] if self._hit else [why for number in numbers if (why := self._why_nothing(number))]
-        log.log(logging.INFO if self._hit or self.stopped else logging.WARNING, "Circulation: %s", ascii_line(" ".join((line, *dict.fromkeys(causes), *self.notes()))))
+        level = logging.INFO if self._hit or self.stopped else logging.WARNING
+        log.log(level, "Circulation: %s", ascii_line(" ".join((*stopped, line, *dict.fromkeys(causes), *self.notes()))))
         if bad := self._num_nonfinite():
             log.warning(
                 "Circulation: %d attention results were not finite and were replaced by the model's own. "
@@ -171,7 +174,8 @@ class Outcome:
         if not any(map(self._plan.changes_a_block, active)):
             return "Its start, end and schedule cover no step of this run."
         if self._branches and rule.branches != BOTH and rule.branches not in self._branches:
-            return f"The model was never asked about the {rule.branches} prompt{' (cfg 1 leaves it out)' if rule.branches == NEGATIVE else ''}."
+            reason = " (cfg 1 leaves it out)" if rule.branches == NEGATIVE else ""
+            return f"The model was never asked about the {rule.branches} prompt{reason}."
         return None
 
     def _asked_sigmas(self) -> list[float]:

@@ -15,7 +15,10 @@ def model():
     return models.build("sd15", **models.ONE_LEVEL)
 
 
-def failing(model, at, error=RuntimeError("no memory")):
+NO_MEMORY = RuntimeError("no memory")
+
+
+def failing(model, at, error=NO_MEMORY):
     """A clone whose middle block raises at its n-th call."""
     calls = []
 

@@ -120,7 +120,7 @@ def test_a_probe_keeps_the_first_of_tiles_that_come_one_by_one_and_says_so(model
     assert any("tiles" in note for note in run.info.notes)
 
 
-@pytest.mark.parametrize("name", [name for name, small in transformers.FAMILIES.items() if small.known])
+@pytest.mark.parametrize("name", transformers.PRESENT)
 def test_no_model_is_taken_for_tiles(name, log):
     """Some put parts of the image into the batch."""
     model = transformers.build(name)

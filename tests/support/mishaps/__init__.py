@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import threading
+from pathlib import Path
 
 import comfy.model_management
 import torch
@@ -85,7 +86,7 @@ class State:
         objects = gc.get_objects()
         ours = [o for o in objects if type(o).__name__ in ENGINE and ".nodes.engine." in type(o).__module__]
         state = {
-            "memory": int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
+            "memory": int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE"),
             "tensors": sum(issubclass(type(o), torch.Tensor) for o in objects),
             "files": len(os.listdir("/proc/self/fd")),
             "threads": threading.active_count(),
