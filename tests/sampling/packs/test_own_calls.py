@@ -3,7 +3,6 @@
 Those written before ComfyUI had ids of prompts give the chunks of the batch without them, or say nothing of chunks.
 """
 
-import comfy.samplers
 import pytest
 import torch
 from support import dense, models, transformers
