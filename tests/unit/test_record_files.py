@@ -176,7 +176,8 @@ def test_links_in_the_folders_are_followed_as_comfyui_does_and_dots_never(folder
 @pytest.mark.parametrize("prefix", ["x" * 300 + "/y", "x" * 300, "\ud800/y", "a/\ud800", "a\0/b", "a\0", "file/y"])
 def test_a_name_that_no_file_can_have_is_refused_in_words(folders, prefix):
     (folders / "output" / "file").write_text("")
-    with pytest.raises(ValueError, match=r"^filename_prefix '.*' (cannot be used|leads out)|^This stability record cannot be written: ") as refused:
+    words = r"^filename_prefix '.*' (cannot be used|leads out)|^This stability record cannot be written: "
+    with pytest.raises(ValueError, match=words) as refused:
         node("SaveStability").execute(record.Record((made(),)), prefix)
     str(refused.value).encode()
 

@@ -16,7 +16,7 @@ def existing_file(file: str) -> str:
         path = os.path.join(folder, file)
         if _is_named_inside(path, folder) and os.path.isfile(path):
             if not _is_inside(file, folder):
-                raise ValueError(f"The file '{shown(file)}' lies behind a link that leads out of the folder, and this ComfyUI follows none.")
+                raise ValueError(f"The file '{shown(file)}' lies behind a link that leads out of the folder. This ComfyUI follows none.")
             return path
     raise ValueError(f"There is no file '{shown(file)}' in the input or the output folder.")
 
