@@ -181,8 +181,8 @@ def test_a_signature_follows_classes_values_and_links_but_not_ids():
 
 def test_what_a_node_expands_into_counts_as_a_call_of_that_node():
     prompt = engine("comfy.prompt")
-    for node, call, expected in (("7", 2, ("7", 2)), ("5:7", 0, ("5:7", 0)), ("7.1.0.12", 0, ("7", 1)), ("7.3.0.1.0.0.2", 0, ("7", 3))):
-        assert (prompt.node_of_graph(node), prompt.call_of_graph(node, call)) == expected
+    for id, call, expected in (("7", 2, ("7", 2)), ("5:7", 0, ("5:7", 0)), ("7.1.0.12", 0, ("7", 1)), ("7.3.0.1.0.0.2", 0, ("7", 3))):
+        assert (prompt.node_of_graph(id), prompt.call_of_graph(id, call)) == expected
 
 
 def made(node, prompt, signature=None):
