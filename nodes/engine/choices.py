@@ -31,6 +31,7 @@ BOTH = "both"
 POSITIVE = "positive"
 NEGATIVE = "negative"
 BRANCHES = (BOTH, POSITIVE, NEGATIVE)
+UNKNOWN = "unknown"  # of rows that another node hands to the model without a word
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 

@@ -179,6 +179,12 @@ def test_a_signature_follows_classes_values_and_links_but_not_ids():
     assert len({signature(graph, "3"), *(signature(other, "3") for other in others)}) == len(others) + 1
 
 
+def test_what_a_node_expands_into_counts_as_a_call_of_that_node():
+    prompt = engine("comfy.prompt")
+    for id, call, expected in (("7", 2, ("7", 2)), ("5:7", 0, ("5:7", 0)), ("7.1.0.12", 0, ("7", 1)), ("7.3.0.1.0.0.2", 0, ("7", 3))):
+        assert (prompt.node_of_graph(id), prompt.call_of_graph(id, call)) == expected
+
+
 def made(node, prompt, signature=None):
     info = record.RunInfo("", "value space", "SD15", "euler", 1, (1.0, 0.0), ("middle.0.0",), node=node, prompt=prompt, signature=signature)
     return record.RunRecord(info, torch.ones(1), torch.zeros(1), torch.zeros(5, 1, 1, 2, 1))

@@ -7,6 +7,7 @@ import json
 import shutil
 
 import aiohttp
+import folder_paths
 import pytest
 import safetensors.torch
 import torch
@@ -389,6 +390,7 @@ def test_no_file_outside_the_folders_is_read_and_the_prompt_does_not_start(serve
     assert "Custom validation failed" in str(refused.value)
 
 
+@pytest.mark.skipif(hasattr(folder_paths, "is_within_directory"), reason="this ComfyUI follows no link that leads out of its folders")
 @pytest.mark.parametrize("file", ["link.safetensors", "linked/x.safetensors"])
 def test_a_link_in_a_folder_is_followed_as_other_nodes_do(server, outside, file):
     assert table(run(server, load=loaded(file), **readout(None, ["load", 0])))

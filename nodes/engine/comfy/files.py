@@ -14,7 +14,9 @@ def existing_file(file: str) -> str:
     check_text("file", file)
     for folder in (folder_paths.get_input_directory(), folder_paths.get_output_directory()):
         path = os.path.join(folder, file)
-        if _is_inside(file, folder) and os.path.isfile(path):
+        if _is_named_inside(path, folder) and os.path.isfile(path):
+            if not _is_inside(file, folder):
+                raise ValueError(f"The file '{shown(file)}' lies behind a link that leads out of the folder. This ComfyUI follows none.")
             return path
     raise ValueError(f"There is no file '{shown(file)}' in the input or the output folder.")
 
@@ -33,7 +35,7 @@ def next_file(filename_prefix: str, suffix: str) -> tuple[str, str]:
     check_text("filename_prefix", filename_prefix)
     output = folder_paths.get_output_directory()
     if not _is_inside(filename_prefix, output):
-        raise ValueError(f"filename_prefix '{shown(filename_prefix)}' leads out of the output folder.")
+        raise ValueError(f"filename_prefix '{shown(filename_prefix)}' leads out of the output folder, or is no possible name.")
     try:
         folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, output)
     except OSError as error:  # too long, or without permission
@@ -43,9 +45,15 @@ def next_file(filename_prefix: str, suffix: str) -> tuple[str, str]:
 
 
 def _is_inside(path: str, folder: str) -> bool:
-    """Whether a path that starts at a folder stays in it by its name, as ComfyUI asks: a link in the folder may lead to another disk."""
+    """Whether a path that starts at a folder stays in it, as this ComfyUI decides: newer ones also ask where links in it lead."""
+    path = os.path.join(folder, path)
+    decide = getattr(folder_paths, "is_within_directory", None)
+    return decide(folder, path) if decide is not None else _is_named_inside(path, folder)
+
+
+def _is_named_inside(path: str, folder: str) -> bool:
     folder = os.path.abspath(folder)
     try:
-        return os.path.commonpath((folder, os.path.abspath(os.path.join(folder, path)))) == folder
+        return os.path.commonpath((folder, os.path.abspath(path))) == folder
     except ValueError:  # another drive
         return False

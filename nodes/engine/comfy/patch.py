@@ -140,13 +140,13 @@ def _install(run: Run, guider) -> None:
 
     def predict_noise(executor, x, timestep, *args, **kwargs):
         run.begin_evaluation(timestep)
-        return executor(x, timestep, *args, **kwargs)
+        out = executor(x, timestep, *args, **kwargs)
+        run.end_evaluation()
+        return out
 
     def calc_cond_batch(executor, model, conds, x, timestep, model_options):
         run.begin_pass(timestep, _conditions(guider, conds), x.shape[0])
-        out = executor(model, conds, x, timestep, model_options)
-        run.end_pass()
-        return out
+        return executor(model, conds, x, timestep, model_options)
 
     def apply_model(executor, *args, **kwargs):
         # Compiled code is not asked again whether transformer_options differ, only what the model is
@@ -171,7 +171,8 @@ def _announce_from_patches(run: Run, options: dict) -> None:
 
     def self_attention(q_input, k_input, v_input, extra_options):
         address = (*extra_options[keys.UNET_BLOCK], extra_options[keys.BLOCK_INDEX])
-        run.announce(address, v_input.device, extra_options[keys.CONDITIONS], extra_options[keys.PROMPTS], x=v_input)
+        conditions, prompts = (extra_options.get(key, ()) for key in (keys.CONDITIONS, keys.PROMPTS))
+        run.announce(address, v_input.device, conditions, prompts, x=v_input)
         return q_input, k_input, v_input
 
     def cross_attention(q_input, k_input, v_input, extra_options):

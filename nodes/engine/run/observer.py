@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..choices import BOTH, IMAGE_TOKENS, MEASURES, NEGATIVE
+from ..choices import BOTH, IMAGE_TOKENS, MEASURES, NEGATIVE, UNKNOWN
 from ..records.chart import point
 from ..records.record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
 from ..rules.blocks import Address, Block
@@ -18,8 +18,8 @@ class Chunk(NamedTuple):
     """An equal share of a batch's rows."""
 
     branch: str
-    prompt: object  # what tells it apart from the other prompts of its branch
     main: bool = True  # whether it is the guider's positive or negative, and no third condition of its
+    prompt: object = None  # what tells it apart from the other prompts of its branch
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,10 @@ class Observer:
             self.leave_out("calls on another number of images")
             return
         for position in reversed(range(len(chunks))):  # ComfyUI runs a branch's prompts last to first
-            branch, prompt, main = chunks[position]
+            branch, main, prompt = chunks[position]
+            if branch == UNKNOWN:
+                self.leave_out("calls that do not say which rows are positive or negative")
+                continue
             if self.probe.branches not in (BOTH, branch):
                 continue
             if not main or self._prompts.setdefault(branch, prompt) != prompt:

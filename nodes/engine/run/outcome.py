@@ -4,13 +4,13 @@ import logging
 import math
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
 
 import torch
 from torch import Tensor
 
-from ..choices import BOTH, NEGATIVE, POSITIVE
+from ..choices import BOTH, NEGATIVE, POSITIVE, UNKNOWN
 from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block, describe
 from ..rules.plan import Plan
@@ -25,6 +25,7 @@ class Reason(Enum):
     UNEQUAL = "queries and keys differ in number there (HyperTile, token merging, guide frames or a cache of keys)"
     REPLACED = "another node replaces the self-attention there (such as PAG or SAG)"
     UNEVEN = "the rows there do not divide into positive and negative"
+    UNKNOWN = "another node runs the model without saying which rows are positive or negative: choose branches 'both'"
     TILES = (
         "another node hands several tiles to the model at once, and which rows are positive or negative cannot be told: "
         "choose branches 'both', or one tile at a time"
@@ -52,7 +53,7 @@ class Outcome:
     def __init__(self, plan: Plan, blocks: Sequence[Block], selected: Iterable[Block], sigmas: Sequence[float]):
         """`blocks` are all of the model in execution order, `selected` those of any rule or probe."""
         self.announced: set[Address] = set()
-        self.passes = 0  # that ended
+        self.answered = 0  # evaluations that ended
         self.distrusted = False
         self.asked = False  # whether any attention of the model came past us
         self.compiled = False
@@ -84,11 +85,11 @@ class Outcome:
             self._hit.add((rule, address, branch))
             self._hit_evaluations[rule].add(len(self._evaluations) - 1)
 
-    def announce(self, address: Address, branches: Iterable[str]) -> None:
+    def announce(self, address: Address, branches: Collection[str]) -> None:
         """An attention over the image was announced, for these branches."""
         with self._lock:
             self.announced.add(address)
-            self._branches.update(branches)
+            self._branches.update((POSITIVE, NEGATIVE) if UNKNOWN in branches else branches)
 
     def decline(self, address: Address, reason: Reason) -> None:
         """A call at a block was left alone."""
@@ -109,9 +110,9 @@ class Outcome:
         concerned = {block.address for block in (self._selected if blocks is None else blocks)}
         missed = [block for block in self._blocks if block.address in concerned - self.announced]
         sentences = []
-        if self.passes and not self.asked:
+        if self.answered and not self.asked:
             sentences.append(COMPILED if self.compiled else NOT_ASKED)
-        elif self.passes and missed:
+        elif self.answered and missed:
             sentences.append(f"Never came to {describe(missed)}: {SKIPPED}.")
         if self.distrusted:
             sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
@@ -188,7 +189,8 @@ class Outcome:
         """How many blocks, which steps and which branches these rules have acted on."""
         hit = [(address, branch) for rule, address, branch in self._hit if rule in rules]
         blocks = {address for address, _ in hit}
-        branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if any(b == branch for _, branch in hit)) or "no branch"
+        acted = {branch for _, branch in hit}
+        branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if acted & {b, UNKNOWN}) or "no branch"
         return f"{len(blocks)} of {len(self._blocks)} blocks hit, {self._steps(rules)}, {branches}"
 
     def _steps(self, rules: Sequence[int]) -> str:

@@ -4,12 +4,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..choices import IMAGE_TOKENS, INPUT_SPACE, POSITIVE, VALUE_SPACE
+from ..choices import IMAGE_TOKENS, INPUT_SPACE, NEGATIVE, POSITIVE, UNKNOWN, VALUE_SPACE
 from ..method.fast.circulate import circulate
 from ..method.fast.measures import measure_input, measure_values
 from ..method.fast.workspace import Workspace
@@ -99,8 +100,8 @@ class _Stream:
 class Run:
     """Created when sampling starts, dropped when it ends.
 
-    `begin_evaluation` is called when the sampler asks the model, `begin_pass` and `end_pass` around each
-    batch of model calls that it takes to answer, `announce` in front of attentions, `attention` by each
+    `begin_evaluation` and `end_evaluation` are called around each question of the sampler to the model, `begin_pass` before
+    each batch of model calls that it takes to answer, `announce` in front of attentions, `attention` by each
     attention call. `announce` and `attention` read nothing back from the device, and may be called by a thread
     for each device.
     """
@@ -117,6 +118,7 @@ class Run:
         self._sigma = self._place = 0.0
         self._conditions: tuple[tuple[str, bool], ...] = ()
         self._rows = 0
+        self._unread_sigma: Tensor | None = None
         self._tiles = False
         self._streams: dict[tuple[int, torch.device], _Stream] = {}
 
@@ -128,6 +130,9 @@ class Run:
     def begin_evaluation(self, sigma: Tensor) -> None:
         """`sigma` is (B,); read back once, and only where somebody asks."""
         self.outcome.begin_evaluation(sigma.flatten()[0])
+        # Other nodes may call the model without a pass. Its sigma is then read when it is needed.
+        self._conditions, self._rows = (), 0
+        self._unread_sigma = sigma if self.plan.limited_in_time else None
         if self.observers:
             self._sigma = float(sigma.flatten()[0])
             self._place = self._follower.place(self._sigma)
@@ -145,14 +150,14 @@ class Run:
     def begin_pass(self, sigma: Tensor, conditions: Sequence[tuple[str, bool]], rows: int) -> None:
         """`conditions` says of each its branch, and whether it is the guider's main one there; `rows` is the number of images."""
         self._conditions, self._rows = tuple(conditions), rows
-        if self.plan.limited_in_time:
-            self.plan.set_sigma(float(sigma.flatten()[0]))
+        self._unread_sigma = sigma if self.plan.limited_in_time else None
+        self._read_sigma()
         for observer in self.observers:
             observer.begin_pass()
 
-    def end_pass(self) -> None:
-        """Not called if the pass was cut short."""
-        self.outcome.passes += 1
+    def end_evaluation(self) -> None:
+        """Not called if the evaluation was cut short."""
+        self.outcome.answered += 1
 
     def announce(
         self, address: Address | None, device: torch.device, conditions: Sequence[int] = (), prompts: Sequence[object] = (),
@@ -169,11 +174,11 @@ class Run:
         stream.pending = None
         if address is None or self.outcome.distrusted or (self._video and stream.is_temporal(address)):
             return
-        described = [self._conditions[c] if c < len(self._conditions) else (POSITIVE, True) for c in conditions]
-        chunks = tuple(Chunk(branch, prompt, main) for (branch, main), prompt in zip(described, prompts))
-        branches = tuple(chunk.branch for chunk in chunks)
-        self.outcome.announce(address, branches)
-        segments = self.plan.segments(address, branches)
+        self._read_sigma()
+        chunks = tuple(Chunk(*self._condition(c), prompt) for c, prompt in zip_longest(conditions, prompts[: len(conditions)]))
+        chunks = chunks or (Chunk(UNKNOWN),)
+        self.outcome.announce(address, [chunk.branch for chunk in chunks])
+        segments = self._segments(address, chunks)
         observers = tuple(observer for observer in self.observers if observer.wants(address))
         if segments or observers:
             spaces = {s.circulation.rescale for s in segments if s.circulation} | {o.probe.space for o in observers}
@@ -203,6 +208,26 @@ class Run:
             else:
                 self._observe(call, out, results, pending, stream.workspace)
         return out
+
+    def _read_sigma(self) -> None:
+        if self._unread_sigma is not None:
+            self.plan.set_sigma(float(self._unread_sigma.flatten()[0]))
+            self._unread_sigma = None
+
+    def _condition(self, position: int) -> tuple[str, bool]:
+        """Branch of a condition, and whether it is the guider's main one there. ComfyUI's own order where nothing is known."""
+        if position < len(self._conditions):
+            return self._conditions[position]
+        return (NEGATIVE if position == 1 else POSITIVE), True
+
+    def _segments(self, address: Address, chunks: Sequence[Chunk]) -> tuple[Segment, ...]:
+        if all(chunk.branch != UNKNOWN for chunk in chunks):
+            return self.plan.segments(address, tuple(chunk.branch for chunk in chunks))
+        positive, negative = (self.plan.segments(address, (branch,)) for branch in (POSITIVE, NEGATIVE))
+        if positive == negative:
+            return positive
+        self.outcome.decline(address, Reason.UNKNOWN)
+        return ()
 
     def _stream(self, device: torch.device) -> _Stream:
         key = threading.get_ident(), device

@@ -15,10 +15,7 @@ def model():
     return models.build("sd15", **models.ONE_LEVEL)
 
 
-NO_MEMORY = RuntimeError("no memory")
-
-
-def failing(model, at, error=NO_MEMORY):
+def failing(model, at, error):
     """A clone whose middle block raises at its n-th call."""
     calls = []
 
