@@ -144,12 +144,13 @@ TABLE = [
     Code("folder_paths", ("return full_output_folder, filename, counter, subfolder, filename_prefix",)),
     # --- comfy/prompt.py, comfy/run_info.py
     Name("comfy_execution.utils.get_executing_context"),
-    Name("comfy_execution.utils:ExecutionContext", ("prompt_id", "node_id")),
+    Name("comfy_execution.utils:ExecutionContext", ("prompt_id", "node_id", "list_index")),
     Behaviour(
         'nodes that "7" expands into have ids such as "7.0.0.2"',
         lambda: re.fullmatch(r"7\.0\.0\.\w+", GraphBuilder(GraphBuilder.alloc_prefix("7", 0, 0)).node("KSampler").id),
     ),
     Name("comfyui_version.__version__"),
+    Name("comfy_execution.graph_utils.is_link", ("obj",)),
     # --- comfy/events.py
     Code("server", ("PromptServer.instance = self", "self.client_id", "self.prompt_queue", "def send_sync(self, event, data, sid=None)")),
     Code("server", ("self.prompt_queue.put((number, prompt_id, prompt, extra_data, ", key("extra_data"))),
@@ -177,6 +178,8 @@ TABLE = [
     Name("comfy.model_patcher:ModelPatcher.get_model_object", ("name",)),
     Name("comfy.model_sampling:ModelSamplingDiscrete.percent_to_sigma", ("percent",)),
     Name("comfy.patcher_extension.add_wrapper_with_key", ("wrapper_type", "key", "wrapper", "transformer_options")),
+    Name("comfy.patcher_extension.copy_nested_dicts", ("input_dict",)),
+    Code("comfy.model_patcher", ("self.object_patches_backup = {}",)),
     Name("comfy.patcher_extension:WrapperExecutor", ("original", "class_obj", "wrappers", "idx")),
     Code("comfy.patcher_extension", ("self.class_obj = ",)),
     *(Name(f"comfy.patcher_extension:WrappersMP.{name}") for name in ("OUTER_SAMPLE", "PREDICT_NOISE", "CALC_COND_BATCH", "APPLY_MODEL")),
@@ -315,7 +318,7 @@ def test_only_one_layer_of_the_engine_imports_comfyui():
 
 def test_only_one_layer_of_the_engine_knows_comfyuis_keys():
     """But for words that mean other things too, and the names of classes, by which families tell models apart."""
-    keys = set(comfyui_keys().values()) - {"block", "negative"}
+    keys = set(comfyui_keys().values()) - {"block", "negative", "positive"}
     elsewhere = [file for file in FILES if not file.is_relative_to(LAYER)]
     assert {file.name: known for file in elsewhere if (known := strings(file) & keys)} == {}
     named = {file.relative_to(NODES).as_posix() for file in elsewhere if any(text.startswith("comfy.") for text in strings(file))}
