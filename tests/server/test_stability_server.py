@@ -409,7 +409,7 @@ def test_no_tab_hears_of_a_prompt_that_none_has_queued(server):
 
 
 def test_an_interrupted_run_leaves_what_was_measured_and_the_queue_goes_on(server):
-    nodes = dict(probe=probe("interrupted"), sampler=sampler(1, steps=30))
+    nodes = dict(probe=probe("interrupted"), sampler=sampler(1, steps=2000))
 
     async def interrupted():
         async with Client(server, "mine") as tab:
@@ -422,8 +422,8 @@ def test_an_interrupted_run_leaves_what_was_measured_and_the_queue_goes_on(serve
     without_sampler = run(server, probe=nodes["probe"], **readout(after=None))
     assert "stopped early" in without_sampler["readout summary"]["text"][0]
     steps = {int(row["step"]) for row in table(without_sampler)}
-    assert 1 in steps and len(steps) < 30
+    assert 1 in steps and len(steps) < 2000
     assert figure(server, without_sampler).width == 1024
-    outputs = run(server, **nodes, **readout())
+    outputs = run(server, probe=nodes["probe"], sampler=sampler(1, steps=3), **readout())
     assert "stopped early" not in outputs["readout summary"]["text"][0]
-    assert runs(table(outputs)) == ["1"] and {int(row["step"]) for row in table(outputs)} == set(range(1, 31))
+    assert runs(table(outputs)) == ["1"] and {int(row["step"]) for row in table(outputs)} == {1, 2, 3}
