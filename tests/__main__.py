@@ -48,11 +48,15 @@ def pytest_arguments(arguments):
 
     Without a tier or a path, all tiers run.
     """
-    tiers = list(itertools.takewhile(TIERS.__contains__, arguments))
+    tiers = leading_tiers(arguments)
     others = [resolve(argument) for argument in arguments[len(tiers) :]]
     if any(os.path.isabs(argument) for argument in others):
         return [*(str(TESTS / tier) for tier in tiers), *others]
     return [*TWO_AT_A_TIME, *others, *(str(TESTS / tier) for tier in tiers or TIERS)]
+
+
+def leading_tiers(arguments):
+    return list(itertools.takewhile(TIERS.__contains__, arguments))
 
 
 def resolve(argument):
@@ -63,7 +67,9 @@ def resolve(argument):
 
 if __name__ == "__main__":
     environment = prepare(REQUIREMENTS)
-    os.environ["CHROMIUM"] = find_chromium()
+    tiers = leading_tiers(sys.argv[1:])
+    if not tiers or "browser" in tiers:
+        os.environ["CHROMIUM"] = find_chromium()
     options = ["--import-mode=importlib", "-c", TESTS / "pytest.ini", "--rootdir", TESTS, "--confcutdir", TESTS]
     options += ["-o", f"cache_dir={HOME / 'pytest'}"]
     sys.exit(environment.run("-m", "pytest", *options, *pytest_arguments(sys.argv[1:])))

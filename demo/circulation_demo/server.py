@@ -27,6 +27,8 @@ class Server:
     `packs` are folders of further custom nodes.
     """
 
+    patience = 300  # seconds that the start or an answer may take
+
     def __init__(self, comfy, base, *, python=sys.executable, cpu=True, packs=(), arguments=(), log=None):
         self.base = Path(base).resolve()
         self.packs = {PACK: ROOT, **{Path(pack).name: Path(pack) for pack in packs}}
@@ -64,15 +66,15 @@ class Server:
     def __exit__(self, *_):
         self.stop()
 
-    def wait_until_ready(self, timeout=300):
-        end = time.monotonic() + timeout
+    def wait_until_ready(self):
+        end = time.monotonic() + self.patience
         while time.monotonic() < end:
             self.check_alive()
             try:
                 return self.get("/queue")
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.2)
-        raise ServerError(f"ComfyUI did not answer within {timeout} s.\n{self.log_tail()}")
+        raise ServerError(f"ComfyUI did not answer within {self.patience} s.\n{self.log_tail()}")
 
     def stop(self):
         if self.process.poll() is None:
@@ -95,13 +97,13 @@ class Server:
         return json.loads(self.get_bytes(path, **query))
 
     def get_bytes(self, path, **query):
-        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=60) as answer:
+        with urllib.request.urlopen(f"{self.url}{path}?{urllib.parse.urlencode(query)}", timeout=self.patience) as answer:
             return answer.read()
 
     def post(self, path, value):
         request = urllib.request.Request(self.url + path, json.dumps(value).encode(), {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=self.patience) as answer:
                 text = answer.read()
         except urllib.error.HTTPError as error:
             raise ServerError(refusal(error.read())) from None

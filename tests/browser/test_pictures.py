@@ -55,7 +55,7 @@ def kept(png: bytes, path: Path, tmp_path: Path, width: int):
 
 def node(screen, name):
     screen.look_at(name, min(1, 1200 / screen.js("node(values[0]).size[1]", name)))
-    screen.page.wait_for_timeout(600)
+    screen.settle(9)
     id = screen.js("node(values[0]).id", name)
     box = screen.page.locator(f'[data-node-id="{id}"]').bounding_box()
     return screen.page.screenshot(clip=dict(x=box["x"] - 12, y=box["y"] - 12, width=box["width"] + 24, height=box["height"] + 24))
@@ -87,5 +87,5 @@ def test_a_workflow_as_it_is_loaded(screen, name, tmp_path):
 def test_a_node(screen, name, tmp_path):
     screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
     screen.js("(() => { const made = LiteGraph.createNode(values[0]); made.pos = [0, 0]; app.graph.add(made); })()", name)
-    screen.page.wait_for_timeout(800)
+    screen.settle(9)
     kept(node(screen, name), DOCS / f"{name}.png", tmp_path, 900)

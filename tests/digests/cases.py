@@ -20,6 +20,7 @@ from typing import Any
 
 import comfy.ldm.modules.attention as attention
 import comfy.sample
+import comfy.supported_models
 import folder_paths
 import torch
 from safetensors import safe_open
@@ -30,7 +31,9 @@ ADAPTIVE = "CirculationAdaptive"
 OVERRIDE = "optimized_attention_override"
 
 # The modules that take what a self-attention gave, by their names in ComfyUI's networks
-OUTPUTS = re.compile(r"attn1\.to_out|(img_attn|txt_attn)\.proj|single_blocks\.\d+\.linear2|self_attn\.o|layers\.\d+\.attention\.out")
+OUTPUTS = re.compile(r"attn1\.to_out|(img_attn|txt_attn|attn)\.proj|single_blocks\.\d+\.linear2|self_attn\.o|layers\.\d+\.attention\.out")
+HOOKED = ("sd15", "one level", "sdxl", "flux", "wan", "z_image", "lumina2", "sd3")  # where these are all of them
+PLOTS = ("sheet", "curves", "heat map", "images")
 
 # The fields that a run had in the first format of records
 FIELDS = ("label", "space", "family", "sampler", "steps", "schedule", "blocks", "rules", "notes", "complete", "node", "prompt")
@@ -55,6 +58,7 @@ class Case:
     after: Callable | None = None
     prompt: dict = field(default_factory=dict)  # what else the positive prompt holds
     probe: dict = field(default_factory=dict)  # further inputs of the probe
+    plots: tuple[str, ...] = PLOTS[-1:]
 
 
 # Rules
@@ -148,6 +152,12 @@ def all_cases() -> Iterator[Case]:
             for space in (None, VALUE_SPACE, INPUT_SPACE):
                 for name, rules in {"no rule": (), **SHORT}.items():
                     yield Case(f"{model} in {number}: {name}, {f'probe in {space}' if space else 'no probe'}", model, rules, space, dtype)
+    for model in ("lumina2", "sd3"):  # with fewer heads of keys, with two attentions in a block
+        for name, rules in SHORT.items():
+            yield Case(f"{model}: {name}", model, rules, VALUE_SPACE)
+    for model in (*models.CONFIGS, *transformers.FAMILIES):
+        if model in models.CONFIGS or hasattr(comfy.supported_models, transformers.FAMILIES[model].family):
+            yield Case(f"every family, {model}", model, SHORT["static"], VALUE_SPACE)
     for mask, leading in {"one": (), "per row": (0,), "broadcast": (1, 1), "per head": (0, 8)}.items():
         for name, rules in SHORT.items():
             yield Case(f"sd15: {name}, mask {mask}", "sd15", rules, INPUT_SPACE, after=masked(*leading))
@@ -160,10 +170,13 @@ def all_cases() -> Iterator[Case]:
         yield Case(f"sd15: {name}, no guidance", "sd15", rules, VALUE_SPACE, cfg=1.0)
         many: dict[str, Any] = dict(model="one level", rules=rules, space=INPUT_SPACE, batch=1, steps=1)
         yield Case(f"many tokens: {name}", size=(36, 32), **many)
+        yield Case(f"many tokens: {name}, pytorch", size=(36, 32), backend="pytorch", **many)
         yield Case(f"many tokens in bfloat16: {name}", dtype=bf16, size=(36, 32), **many)
-        yield Case(f"many tokens: {name}, two threads, no guidance", size=(26, 40), threads=2, cfg=1.0, **many)
+        for size in ((32, 32), (26, 40)):
+            yield Case(f"many tokens, {size}: {name}, two threads, no guidance", size=size, threads=2, cfg=1.0, backend="pytorch", **many)
     for name in ("static", "adaptive", "all tokens"):
         yield Case(f"flux: {name}, mask", "flux", FULL[name], VALUE_SPACE, prompt=IPADAPTER)
+    yield Case("sd15: all plots", "sd15", SHORT["static"], VALUE_SPACE, plots=PLOTS)
     yield Case("sd15: a probe of some steps, blocks and one branch", "sd15", SHORT["static"], INPUT_SPACE,
                probe=dict(every_n_steps=2, blocks="middle output.1", branches="negative", label="a label"))  # fmt: skip
     yield Case("flux: a probe of all tokens", "flux", SHORT["static"], VALUE_SPACE, probe=dict(tokens="all"))
@@ -195,17 +208,19 @@ def digests(only: str = "") -> dict[str, str]:
 
 def results(case: Case) -> Iterator[tuple[str, str]]:
     model = model_of(case.model, case.dtype)
-    with attention_outputs(model) as outputs, backend(case.backend), threads(case.threads), pack_log() as lines:
+    with attention_outputs(model, case.model in HOOKED) as outputs, backend(case.backend), threads(case.threads), pack_log() as lines:
         try:
             changed, live = with_nodes(case, model)
         except ValueError as refusal:  # of input space, which transformers do not show
             yield "refusal", of_text(str(refusal))
             return
         yield "image", of_tensor(sample(case, changed))
-        yield "attention outputs", outputs.hexdigest()
         yield "log", of_text("\n".join(lines))
-        if live is not None:
-            yield from of_record(live)
+    if case.model in HOOKED:
+        yield "attention outputs", outputs.hexdigest()
+    yield "blocks", of_text(host.node("ModelBlocks").execute(model).result[0])
+    if live is not None:
+        yield from of_record(live, case.plots)
 
 
 def with_nodes(case: Case, model):
@@ -236,11 +251,12 @@ def sample(case: Case, model) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def attention_outputs(model):
+def attention_outputs(model, hooked: bool):
     """A digest that all self-attentions of a network add their outputs to, in order."""
     digest = hashlib.sha256()
-    modules = [module for name, module in model.model.diffusion_model.named_modules() if re.fullmatch(rf".*\b({OUTPUTS.pattern})", name)]
-    assert modules, "this version of ComfyUI names the modules after its self-attentions in another way"
+    named = model.model.diffusion_model.named_modules()
+    modules = [module for name, module in named if hooked and re.fullmatch(rf".*\b({OUTPUTS.pattern})", name)]
+    assert modules or not hooked, "this version of ComfyUI names the modules after its self-attentions in another way"
     handles = [module.register_forward_pre_hook(lambda module, inputs: digest.update(data(inputs[0]))) for module in modules]
     try:
         yield digest
@@ -292,12 +308,15 @@ def pack_log():
         root.setLevel(level)
 
 
-def of_record(live) -> Iterator[tuple[str, str]]:
-    """The graph and the table of a record, and all that its file holds."""
-    readout = host.with_hidden("StabilityReadout", UNIQUE_ID="2", PROMPT={}).execute(live, "images", "energy").result
-    yield "graph", of_tensor(readout[1])
-    yield "table", of_text(readout[3])
-    host.node("SaveStability").execute(readout[4], "record")
+def of_record(live, plots: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The graphs and the table of a record, and all that its file holds."""
+    for plot in plots:
+        _, graph, _, table, record = host.with_hidden("StabilityReadout", UNIQUE_ID="2", PROMPT={}).execute(live, plot, "energy").result
+        yield f"graph, {plot}", of_tensor(graph)
+    if len(plots) > 1:
+        yield "graph, compared", of_tensor(host.node("StabilityCompare").execute(record, record).result[0])
+    yield "table", of_text(table)
+    host.node("SaveStability").execute(record, "record")
     (path,) = Path(folder_paths.get_output_directory()).glob("*.safetensors")
     with safe_open(path, "pt") as file:
         metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}

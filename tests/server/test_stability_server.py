@@ -1,4 +1,4 @@
-"""End to end: the stability nodes on the real ComfyUI server, and the workflows with them in its real front end."""
+"""End to end: the stability nodes on the real ComfyUI server."""
 
 import asyncio
 import csv
@@ -12,10 +12,9 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from support.server import demo, front_end, open_workflow, prompt_of, small, started, workflow
+from support.server import demo, started
 
 CHECKPOINT = "sd_xl_base_1.0.safetensors"
-WORKFLOWS = ["stability-readout", "baseline-vs-circulation"]
 PROBE = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", "branches": "both", "label": "", "tokens": "image"}
 EXPANDING = '''
 from comfy_execution.graph_utils import GraphBuilder
@@ -166,64 +165,6 @@ def outputs_in(messages):
     """What the nodes of a prompt have put out, from the messages of the run or from the cache."""
     executed = [parsed(message)["data"] for message in messages if parsed(message)["type"] == "executed"]
     return {data["node"]: data["output"] for data in executed}
-
-
-# --- the workflows
-
-
-@pytest.fixture(scope="module")
-def prompts(server):
-    """The shipped workflows as the front end turns them into prompts; and the first with sampler and probe in a subgraph."""
-    with front_end(server) as page:
-        made = {name: small(open_workflow(page, workflow(name))) for name in WORKFLOWS}
-        open_workflow(page, workflow("stability-readout"))
-        types = ["KSampler", "StabilityProbe"]
-        page.evaluate("types => app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type))))", types)
-        made["subgraph"] = small(prompt_of(page))
-    return made
-
-
-def of_type(prompt, class_type):
-    return [id for id, node in prompt.items() if node["class_type"] == class_type]
-
-
-def widgets(prompt, id):
-    return {name: value for name, value in prompt[id]["inputs"].items() if not isinstance(value, list)}
-
-
-def test_the_readout_workflow_keeps_its_widgets_and_draws(server, prompts):
-    """Widgets are stored by position: this is where a changed order of inputs would show."""
-    prompt = prompts["stability-readout"]
-    (probe,), (readout,) = of_type(prompt, "StabilityProbe"), of_type(prompt, "StabilityReadout")
-    assert widgets(prompt, probe) == PROBE
-    assert widgets(prompt, readout) == {"plot": "sheet", "measure": "energy", "run": 0}
-    outputs = server.run(prompt)
-    sheet = figure(server, outputs, readout)
-    assert sheet.format == "PNG" and sheet.width == 1024 and sheet.height > 1000
-    (summary,) = of_type(prompt, "PreviewAny")
-    assert "Circulation: none" in outputs[summary]["text"][0]
-
-
-def test_the_comparing_workflow_keeps_its_widgets_and_draws(server, prompts):
-    prompt = prompts["baseline-vs-circulation"]
-    probes, (compare,) = of_type(prompt, "StabilityProbe"), of_type(prompt, "StabilityCompare")
-    assert [widgets(prompt, id) for id in probes] == [{**PROBE, "label": label} for label in ("baseline", "alpha 1.05")]
-    first, second = (widgets(prompt, id) for id in of_type(prompt, "KSampler"))
-    assert first == second
-    outputs = server.run(prompt)
-    for id in (*of_type(prompt, "StabilityReadout"), compare):
-        drawn = figure(server, outputs, id)
-        assert drawn.format == "PNG" and drawn.width == 1024
-    images = [server.image(outputs[id]["images"][0]) for id in of_type(prompt, "SaveImage")]
-    assert len(set(images)) == 2
-
-
-def test_a_probe_and_its_sampler_work_in_a_subgraph(server, prompts):
-    prompt = prompts["subgraph"]
-    (probe,), (sampler,), (readout,) = (of_type(prompt, name) for name in ("StabilityProbe", "KSampler", "StabilityReadout"))
-    assert ":" in probe and ":" in sampler and ":" not in readout
-    prompt[sampler]["inputs"]["seed"] = 7
-    assert figure(server, server.run(prompt), readout).width == 1024
 
 
 # --- which run belongs to a readout
@@ -471,7 +412,7 @@ def test_no_tab_hears_of_a_prompt_that_none_has_queued(server):
 
 
 def test_an_interrupted_run_leaves_what_was_measured_and_the_queue_goes_on(server):
-    nodes = dict(probe=probe("interrupted"), sampler=sampler(1, steps=30))
+    nodes = dict(probe=probe("interrupted"), sampler=sampler(1, steps=2000))
 
     async def interrupted():
         async with Client(server, "mine") as tab:
@@ -484,8 +425,8 @@ def test_an_interrupted_run_leaves_what_was_measured_and_the_queue_goes_on(serve
     without_sampler = run(server, probe=nodes["probe"], **readout(after=None))
     assert "stopped early" in without_sampler["readout summary"]["text"][0]
     steps = {int(row["step"]) for row in table(without_sampler)}
-    assert 1 in steps and len(steps) < 30
+    assert 1 in steps and len(steps) < 2000
     assert figure(server, without_sampler).width == 1024
-    outputs = run(server, **nodes, **readout())
+    outputs = run(server, probe=nodes["probe"], sampler=sampler(1, steps=3), **readout())
     assert "stopped early" not in outputs["readout summary"]["text"][0]
-    assert runs(table(outputs)) == ["1"] and {int(row["step"]) for row in table(outputs)} == set(range(1, 31))
+    assert runs(table(outputs)) == ["1"] and {int(row["step"]) for row in table(outputs)} == {1, 2, 3}

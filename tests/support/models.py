@@ -7,39 +7,27 @@ import comfy.supported_models
 import torch
 
 UNET = dict(
-    image_size=32,
-    use_checkpoint=False,
-    use_spatial_transformer=True,
-    legacy=False,
-    in_channels=4,
-    out_channels=4,
-    context_dim=32,
-    use_temporal_attention=False,
-    use_temporal_resblock=False,
-)
+    image_size=32, use_checkpoint=False, use_spatial_transformer=True, legacy=False, in_channels=4, out_channels=4, context_dim=32,
+    use_temporal_attention=False, use_temporal_resblock=False,
+)  # fmt: skip
 SD15 = dict(
-    UNET,
-    model_channels=32,
-    num_res_blocks=[1, 1, 1],
-    channel_mult=[1, 2, 2],
-    transformer_depth=[1, 1, 1],
-    transformer_depth_output=[1] * 6,
-    transformer_depth_middle=1,
-    use_linear_in_transformer=False,
-    adm_in_channels=None,
-)
+    UNET, model_channels=32, num_res_blocks=[1, 1, 1], channel_mult=[1, 2, 2], transformer_depth=[1, 1, 1],
+    transformer_depth_output=[1] * 6, transformer_depth_middle=1, use_linear_in_transformer=False, adm_in_channels=None,
+)  # fmt: skip
 SDXL = dict(
-    UNET,
-    model_channels=64,
-    num_res_blocks=[1, 1, 1],
-    channel_mult=[1, 2, 2],
-    transformer_depth=[0, 2, 1],
-    transformer_depth_output=[0, 0, 2, 2, 1, 1],
-    transformer_depth_middle=2,
-    use_linear_in_transformer=True,
-    adm_in_channels=2816,
+    UNET, model_channels=64, num_res_blocks=[1, 1, 1], channel_mult=[1, 2, 2], transformer_depth=[0, 2, 1],
+    transformer_depth_output=[0, 0, 2, 2, 1, 1], transformer_depth_middle=2, use_linear_in_transformer=True, adm_in_channels=2816,
     num_classes="sequential",
-)
+)  # fmt: skip
+SVD = dict(
+    SDXL, in_channels=8, adm_in_channels=768, use_temporal_attention=True, use_temporal_resblock=True, extra_ff_mix_layer=True,
+    use_spatial_context=True, merge_strategy="learned_with_images", merge_factor=0.0, video_kernel_size=[3, 1, 1],
+    disable_temporal_crossattention=False, max_ddpm_temb_period=10000,
+)  # fmt: skip
+X4_UPSCALER = dict(
+    SD15, in_channels=7, num_res_blocks=[1] * 4, channel_mult=[1, 1, 2, 2], transformer_depth=[0, 1, 1, 1],
+    transformer_depth_output=[0, 0, 1, 1, 1, 1, 1, 1],
+)  # fmt: skip
 
 # for build(**ONE_LEVEL): four self-attentions instead of ten
 ONE_LEVEL = dict(channel_mult=[1], num_res_blocks=[1], transformer_depth=[1], transformer_depth_output=[1, 1])
@@ -51,36 +39,8 @@ CONFIGS: dict[str, tuple[str, dict, int | None]] = {
     "sdxl": ("SDXL", SDXL, 1280),
     "refiner": ("SDXLRefiner", dict(SDXL, adm_in_channels=2560), 1280),
     "ssd1b": ("SSD1B", dict(SDXL, transformer_depth_middle=-1), 1280),
-    "svd": (
-        "SVD_img2vid",
-        dict(
-            SDXL,
-            in_channels=8,
-            adm_in_channels=768,
-            use_temporal_attention=True,
-            use_temporal_resblock=True,
-            extra_ff_mix_layer=True,
-            use_spatial_context=True,
-            merge_strategy="learned_with_images",
-            merge_factor=0.0,
-            video_kernel_size=[3, 1, 1],
-            disable_temporal_crossattention=False,
-            max_ddpm_temb_period=10000,
-        ),
-        None,
-    ),
-    "x4_upscaler": (
-        "SD_X4Upscaler",
-        dict(
-            SD15,
-            in_channels=7,
-            num_res_blocks=[1] * 4,
-            channel_mult=[1, 1, 2, 2],
-            transformer_depth=[0, 1, 1, 1],
-            transformer_depth_output=[0, 0, 1, 1, 1, 1, 1, 1],
-        ),
-        None,
-    ),
+    "svd": ("SVD_img2vid", SVD, None),
+    "x4_upscaler": ("SD_X4Upscaler", X4_UPSCALER, None),
 }
 
 

@@ -9,23 +9,9 @@ from .models import conditioning
 
 
 def sample(
-    model,
-    name="sd15",
-    *,
-    steps=2,
-    cfg=4.0,
-    sampler="euler",
-    scheduler="normal",
-    size=16,
-    batch=1,
-    seed=0,
-    noise=None,
-    latent=None,
-    positive=None,
-    negative=None,
-    denoise=1.0,
-    **kwargs,
-) -> torch.Tensor:
+    model, name="sd15", *, steps=2, cfg=4.0, sampler="euler", scheduler="normal", size=16, batch=1, seed=0,
+    noise=None, latent=None, positive=None, negative=None, denoise=1.0, **kwargs,
+) -> torch.Tensor:  # fmt: skip
     """The latent that ComfyUI's KSampler makes, (batch, 4, size, size)."""
     latent = torch.zeros(batch, 4, size, size) if latent is None else latent
     noise = comfy.sample.prepare_noise(latent, seed) if noise is None else noise

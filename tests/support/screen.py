@@ -6,6 +6,8 @@ import re
 import time
 from contextlib import contextmanager
 
+from .server import PATIENCE, READY
+
 NODE = """const find = (graph, name) => graph.nodes.find(node => node.type === name);
 const node = (name, root) => find(root ? app.rootGraph : app.canvas.graph, name);
 const widget = (name, root) => node(name, root).widgets.find(widget => widget.element?.classList.contains('circulation')).element;
@@ -30,12 +32,30 @@ class Screen:
     def js(self, expression, *values):
         return self.page.evaluate(f"async values => {{ {NODE} return {expression}; }}", list(values))
 
+    # --- waiting
+
+    def wait(self, found):
+        """Waits until `found` gives something, and gives it."""
+        end = time.monotonic() + PATIENCE
+        while not (value := found()):
+            assert time.monotonic() < end
+            self.page.wait_for_timeout(20)
+        return value
+
+    def settle(self, frames=9):
+        """Waits until nodes and our widgets look the same for so many frames of the page, each followed by a timer of its own.
+
+        The front end lays nodes out anew a moment after they were touched. What it defers by timers comes before ours, however
+        slow the page is: nine frames outlast half a second of them.
+        """
+        self.page.evaluate(STILL, frames)
+
     # --- the graph
 
-    def load(self, graph, settle=700):
+    def load(self, graph):
         """In the place of the workflow that is on the screen."""
         self.page.evaluate("graph => app.loadGraphData(graph, true, true, app.extensionManager.workflow.activeWorkflow)", graph)
-        self.page.wait_for_timeout(settle)
+        self.settle()
 
     def saved(self):
         return self.page.evaluate("JSON.parse(JSON.stringify(app.rootGraph.serialize()))")
@@ -53,7 +73,7 @@ class Screen:
             " ds.offset[0] = 150 / ds.scale - pos[0]; ds.offset[1] = 180 / ds.scale - pos[1]; app.canvas.setDirty(true, true); })()",
             name, scale,
         )  # fmt: skip
-        self.page.wait_for_timeout(250)
+        self.settle(4)
 
     def frame(self, types):
         """Brings all nodes of these types on the screen, and gives the part of it where they are."""
@@ -70,7 +90,7 @@ class Screen:
             const [width, height] = [(right - left) * ds.scale, (bottom - top) * ds.scale];
             return { x: x + (left + ds.offset[0]) * ds.scale, y: y + (top + ds.offset[1]) * ds.scale, width, height };
         }""", types)
-        self.page.wait_for_timeout(1500)
+        self.settle(20)
         return clip
 
     def snapshot(self):
@@ -78,56 +98,61 @@ class Screen:
         self.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
 
     def toggle_renderer(self):
-        self.page.evaluate("async () => { const s = app.extensionManager.setting; await s.set('Comfy.VueNodes.Enabled', !s.get('Comfy.VueNodes.Enabled')); }")
-        self.page.wait_for_timeout(1200)
+        self.page.evaluate("""async () => {
+            const settings = app.extensionManager.setting;
+            window.vueNodes = !settings.get("Comfy.VueNodes.Enabled");
+            await settings.set("Comfy.VueNodes.Enabled", window.vueNodes);
+        }""")
+        self.page.wait_for_function("window.vueNodes === !!document.querySelector('[data-node-id]')")
+        self.settle()
 
     def palette(self, name):
         self.page.evaluate("name => app.extensionManager.setting.set('Comfy.ColorPalette', name)", name)
-        self.page.wait_for_timeout(800)
+        self.settle()
 
     def elsewhere(self, graph):
         """Opens another workflow in a tab of its own."""
-        self.page.evaluate("graph => { window.here = app.extensionManager.workflow.activeWorkflow.path; return app.loadGraphData(graph, true, true, 'other'); }", graph)
-        self.page.wait_for_timeout(700)
+        self.page.evaluate(f"graph => {{ window.here = {OPEN}; return app.loadGraphData(graph, true, true, 'other'); }}", graph)
+        self.page.wait_for_function(f"{OPEN} !== window.here")
+        self.settle()
 
     def back(self):
         """To the workflow that was on the screen before `elsewhere`."""
-        for _ in range(30):
-            if self.page.evaluate("app.extensionManager.workflow.activeWorkflow.path === window.here"):
-                return self.page.wait_for_timeout(700)
+        while (now := self.page.evaluate(OPEN)) != self.page.evaluate("window.here"):
             self.page.evaluate("() => app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
-            self.page.wait_for_timeout(800)
-        raise AssertionError("The workflow is gone.")
+            self.page.wait_for_function(f"now => {OPEN} !== now", arg=now)
+        self.settle()
 
     def fresh(self):
         """The page as at the first start: front ends keep the outputs of nodes under their ids, also for the next workflow."""
         self.page.evaluate("() => { sessionStorage.clear(); localStorage.clear(); }")
         self.page.reload()
-        self.page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_function(READY)
+        self.settle(20)
 
     def enter(self):
         """Shows the inside of the subgraph."""
         self.page.evaluate("() => app.canvas.setGraph(app.rootGraph.nodes.find(node => node.subgraph).subgraph)")
-        self.page.wait_for_timeout(500)
+        self.settle()
 
     def leave(self):
         self.page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
 
     def reload(self):
-        self.page.wait_for_timeout(1200)  # a workflow is stored a moment after it changed
+        self.settle(20)  # a workflow is stored a moment after it changed
         self.page.reload()
-        self.page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph?.nodes?.length", timeout=120_000)
-        self.page.wait_for_timeout(1500)
+        self.page.wait_for_function(f"{READY} && window.app.graph.nodes?.length")
+        self.settle(20)
 
     # --- running
 
     def queue(self):
         self.page.evaluate("""() => {
             const { api } = window.comfyAPI.api;
+            window.running = true;
             window.finished = new Promise(resolve => {
                 for (const name of ["execution_success", "execution_error", "execution_interrupted"])
-                    api.addEventListener(name, ({ detail }) => resolve([name, detail]), { once: true });
+                    api.addEventListener(name, ({ detail }) => { window.running = false; resolve([name, detail]); }, { once: true });
             });
             app.queuePrompt(0, 1);
         }""")
@@ -139,28 +164,27 @@ class Screen:
 
     def until(self, name, good):
         """Waits until the step that a chart shows is a good one."""
-        end = time.monotonic() + 60
-        while not good(self.step(name)):
-            assert time.monotonic() < end, f"{name} shows {self.text(name, '.legend')!r}"
-            self.page.wait_for_timeout(20)
+        self.wait(lambda: good(self.step(name)))
 
     def watch(self, name):
         """Notes every step that a chart shows."""
         self.js("""(() => {
-            window.watched = new Set();
-            const legend = widget(values[0]).querySelector(".legend");
-            new MutationObserver(() => window.watched.add(legend.firstChild.textContent)).observe(legend, { childList: true });
+            window.watched = [];
+            const [legend, plot] = [".legend", ".plot > svg"].map(part => widget(values[0]).querySelector(part));
+            const note = () => window.watched.push([legend.firstChild.textContent, plot.outerHTML, window.running]);
+            new MutationObserver(note).observe(legend, { childList: true });
         })()""", name)
 
     def watched(self):
-        """The steps that were noted."""
-        return [int(text.split()[1]) for text in self.page.evaluate("[...window.watched]") if text.startswith("step")]
+        """Of each step that was noted the picture, and whether the run was still going on."""
+        noted = self.page.evaluate("window.watched")
+        return {int(text.split()[1]): (picture, running) for text, picture, running in noted if text.startswith("step")}
 
     def finished(self):
         """The outputs of the prompt that was queued last."""
         name, detail = self.page.evaluate("window.finished")
         assert name == "execution_success", detail
-        self.page.wait_for_timeout(300)
+        self.settle(4)
         history = self.page.evaluate("async id => (await fetch(`/history/${id}`)).json()", detail["prompt_id"])
         return history[detail["prompt_id"]]["outputs"]
 
@@ -170,7 +194,7 @@ class Screen:
             await api.interrupt();
             while ((await (await api.fetchApi("/queue")).json()).queue_running.length) await new Promise(resolve => setTimeout(resolve, 100));
         }""")
-        self.page.wait_for_timeout(300)
+        self.settle(4)
 
     def tell_steps(self, steps):
         """As many events as a sampler of so many steps sends, and what the page then holds."""
@@ -182,7 +206,7 @@ class Screen:
                 api.dispatchEvent(new CustomEvent("circulation.stability", { detail: { ...detail, step, sigma: 1, stages } }));
                 if (step % 50 === 0) await new Promise(requestAnimationFrame);
             }
-            await new Promise(resolve => setTimeout(resolve, 900));
+            await new Promise(resolve => setTimeout(resolve, 900)); // after the pack's own timer, by which it stores them
         })()""", steps)  # fmt: skip
         session = self.page.context.new_cdp_session(self.page)
         session.send("HeapProfiler.collectGarbage")
@@ -202,6 +226,10 @@ class Screen:
     def plot(self, name):
         return self.widget(name).query_selector(".plot > svg")
 
+    def picture(self, name):
+        """The chart or grid as SVG."""
+        return self.plot(name).evaluate("plot => plot.outerHTML")
+
     def text(self, name, inside="span"):
         return self.widget(name).query_selector(inside).text_content()
 
@@ -217,9 +245,13 @@ class Screen:
         self.js("app.collectNodeMenuItems(node(values[0], values[2])).find(item => item?.content === values[1]).callback()", name, item, root)
 
     def csv(self, name, root=False):
-        self.menu(name, "Copy chart as CSV", root)
-        self.page.wait_for_timeout(100)
-        return self.page.evaluate("navigator.clipboard.readText()")
+        return self.copied(lambda: self.menu(name, "Copy chart as CSV", root))
+
+    def copied(self, copy):
+        """What `copy` leaves in the clipboard."""
+        self.page.evaluate("navigator.clipboard.writeText('')")
+        copy()
+        return self.wait(lambda: self.page.evaluate("navigator.clipboard.readText()"))
 
     # --- the painter
 
@@ -235,10 +267,8 @@ class Screen:
 
     def drag(self, start, end, modifier=None):
         """From the middle of one cell to the middle of another; −1 stands for the bars."""
-        box, before = self.plot("CirculationSchedule").bounding_box(), None
-        while box != before:  # older front ends lay nodes out anew a moment after they were touched
-            self.page.wait_for_timeout(150)
-            box, before = self.plot("CirculationSchedule").bounding_box(), box
+        self.settle(4)
+        box = self.plot("CirculationSchedule").bounding_box()
         value = json.loads(self.value("CirculationSchedule", "grid"))["grid"]
 
         def place(row, column):
@@ -254,17 +284,14 @@ class Screen:
         self.page.mouse.up()
         if modifier:
             self.page.keyboard.up(modifier)
-        self.page.wait_for_timeout(100)
+        self.settle(2)
 
     def keys(self, keys, until):
         """Presses keys on the canvas and waits for what they bring about."""
         self.page.evaluate("() => document.activeElement?.blur?.()")
         self.page.keyboard.press(keys)
-        for _ in range(40):
-            self.page.wait_for_timeout(100)
-            if until():
-                return self.page.wait_for_timeout(500)  # till ComfyUI has done with it too
-        raise AssertionError(f"{keys} did not do it")
+        self.wait(until)
+        self.settle()  # till ComfyUI has done with it too
 
     # --- looks
 
@@ -275,7 +302,8 @@ class Screen:
         session = self.page.context.new_cdp_session(self.page)
         metrics = {name: value // factor for name, value in size.items()}
         session.send("Emulation.setDeviceMetricsOverride", dict(metrics, deviceScaleFactor=factor, mobile=False))
-        self.page.wait_for_timeout(500)
+        self.page.wait_for_function("width => innerWidth === width", arg=metrics["width"])
+        self.settle()
         try:
             yield
             assert self.page.evaluate("[innerWidth, devicePixelRatio]") == [metrics["width"], factor]
@@ -303,7 +331,7 @@ class Screen:
             const found = ours.filter(animated).map(element => element.outerHTML.slice(0, 100));
             const observer = new MutationObserver(changes => found.push(...changes.map(({ type, target }) => `${type} ${target.outerHTML.slice(0, 100)}`)));
             for (const element of ours) observer.observe(element, { attributes: true, childList: true });
-            await new Promise(resolve => setTimeout(resolve, 400));
+            for (let frame = 0; frame < 25; frame++) await new Promise(requestAnimationFrame);
             observer.disconnect();
             return found;
         }""")
@@ -333,6 +361,23 @@ class Screen:
             return found;
         })()""", name)  # fmt: skip
 
+
+OPEN = "app.extensionManager.workflow.activeWorkflow.path"
+
+# The picture of what is on the screen, compared until it is the same for a number of frames
+STILL = """async frames => {
+    const box = element => { const { x, y, width, height } = element.getBoundingClientRect(); return [x, y, width, height]; };
+    const look = () => JSON.stringify([
+        app.canvas.ds.scale, [...app.canvas.ds.offset], app.canvas.graph.nodes.map(({ id, pos, size }) => [id, [...pos], [...size]]),
+        [...document.querySelectorAll(".circulation, [data-node-id]")].map(element => [box(element), getComputedStyle(element).backgroundColor]),
+    ]);
+    for (let before, same = 0; same < frames;) {
+        await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve, 50)));
+        const now = look();
+        same = now === before ? same + 1 : 0;
+        before = now;
+    }
+}"""
 
 CONTRASTS = """() => {
     const pixel = Object.assign(document.createElement('canvas'), { width: 1, height: 1 }).getContext('2d', { willReadFrequently: true });

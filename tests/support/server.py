@@ -16,6 +16,9 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ["COMFYUI_PATH"])
 
+PATIENCE = 600  # seconds that anything may take, on a machine that has much else to do: only what hangs is given up
+READY = "window.app?.extensionManager && window.app?.canvas && window.app?.graph"  # of the front end
+
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -57,7 +60,9 @@ def started(base, *arguments, kind="sdxl", packs=()):
     checkpoint.symlink_to(standin(kind))
     os.environ["OMP_NUM_THREADS"] = "1"  # steadier than all cores where other work runs too
     # Without the prompt in the PNG, equal images are equal files.
-    return demo.Server(COMFY, base, packs=packs, arguments=["--disable-metadata", *arguments])
+    server = demo.Server(COMFY, base, packs=packs, arguments=["--disable-metadata", *arguments])
+    server.patience = PATIENCE
+    return server
 
 
 @contextlib.contextmanager
@@ -69,13 +74,13 @@ def front_end(server, scale=1, **options):
     server.post("/settings", {"Comfy.TutorialCompleted": True, **{name.replace("_", "."): value for name, value in options.items()}})
     errors = []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=CHROMIUM_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=os.environ["CHROMIUM"], args=CHROMIUM_ARGUMENTS, timeout=1000 * PATIENCE)
         page = browser.new_page(viewport={"width": 1280, "height": 960}, device_scale_factor=scale)
         page.on("console", lambda message: errors.append(f"{message.text} {message.location['url']}") if message.type == "error" else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.set_default_timeout(120_000)  # on a busy machine
+        page.set_default_timeout(1000 * PATIENCE)
         page.goto(server.url)
-        page.wait_for_function("window.app?.extensionManager && window.app?.canvas && window.app?.graph", timeout=120_000)
+        page.wait_for_function(READY)
         yield page
         dialogs = page.locator("[role=dialog]").all_inner_texts()
         browser.close()
@@ -88,7 +93,6 @@ def open_workflow(page, workflow, without_files=False):
     page.evaluate("workflow => app.loadGraphData(workflow, true, true, 'workflow')", workflow)
     wrong = "!LiteGraph.registered_node_types[node.type]" + ("" if without_files else " || node.has_errors")
     missing = page.evaluate(f"app.graph.nodes.filter(node => {wrong}).map(node => node.type)")
-    page.wait_for_timeout(300)
     assert not missing, missing
     return prompt_of(page)
 

@@ -1,0 +1,114 @@
+"""The shipped workflows, as ComfyUI's own front end turns them into prompts, on the real server."""
+
+import io
+
+import numpy
+import pytest
+from PIL import Image
+from support.server import demo, front_end, open_workflow, prompt_of, small, started, workflow
+
+# what the workflows leave at its default
+CIRCULATION = {
+    "alpha": 1.05, "beta": 3.0, "start_percent": 0.0, "end_percent": 1.0, "blocks": "all",
+    "branches": "both", "rescale": "value space", "tokens": "image",
+}  # fmt: skip
+PROBE = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", "branches": "both", "label": "", "tokens": "image"}
+FAMILIES = ["sd3", "flux", "z-image", "qwen-image", "wan"]  # whose files are too large to be here
+RUN_HERE = ["circulation-basic", "stability-readout", "baseline-vs-circulation"]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with started(tmp_path_factory.mktemp("comfyui")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def prompts(server):
+    """Of each workflow the prompt, and that of one with its sampler and its probe in a subgraph."""
+    with front_end(server) as page:
+        made = {family: open_workflow(page, workflow(f"circulation-{family}"), without_files=True) for family in FAMILIES}
+        made |= {name: small(open_workflow(page, workflow(name))) for name in RUN_HERE}
+        open_workflow(page, workflow("stability-readout"))
+        types = ["KSampler", "StabilityProbe"]
+        page.evaluate("types => app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type))))", types)
+        made["subgraph"] = small(prompt_of(page))
+    return made
+
+
+def of_type(prompt, class_type):
+    return [id for id, node in prompt.items() if node["class_type"] == class_type]
+
+
+def widgets(prompt, id):
+    return {name: value for name, value in prompt[id]["inputs"].items() if not isinstance(value, list)}
+
+
+def inputs_that_differ(prompt):
+    """Of two samplers."""
+    first, second = (prompt[id]["inputs"] for id in of_type(prompt, "KSampler"))
+    return {name for name in first if first[name] != second[name]}
+
+
+def picture(server, outputs, id):
+    return Image.open(io.BytesIO(server.image(outputs[id]["images"][0])))
+
+
+def test_the_basic_workflow_keeps_its_widgets_and_compares_two_images(server, prompts):
+    """Widgets are stored by position: this is where a changed order of inputs would show."""
+    prompt = prompts["circulation-basic"]
+    (circulation,) = of_type(prompt, "CirculationControl")
+    assert prompt[prompt[circulation]["inputs"]["model"][0]]["class_type"] == "CheckpointLoaderSimple"
+    assert widgets(prompt, circulation) == CIRCULATION
+    assert inputs_that_differ(prompt) == {"model"}
+    outputs = server.run(prompt)
+    one, other = (numpy.asarray(picture(server, outputs, id), int) for id in of_type(prompt, "SaveImage"))
+    assert one.shape == other.shape == (128, 128, 3) and one.std() > 5
+    assert (one != other).any(-1).mean() > 0.05
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_workflow_of_a_family_is_right_but_for_the_model_files(server, prompts, family):
+    prompt = prompts[family]
+    (circulation,) = of_type(prompt, "CirculationControl")
+    assert isinstance(prompt[circulation]["inputs"]["model"], list)
+    assert widgets(prompt, circulation) == CIRCULATION
+    assert inputs_that_differ(prompt) == {"model"}
+    with pytest.raises(demo.ServerError) as refused:
+        server.queue(prompt)
+    _, *complaints = str(refused.value).splitlines()
+    assert complaints and all("Value not in list" in line and ".safetensors' not in" in line for line in complaints), complaints
+
+
+def test_the_readout_workflow_keeps_its_widgets_and_draws(server, prompts):
+    prompt = prompts["stability-readout"]
+    (probe,), (readout,) = of_type(prompt, "StabilityProbe"), of_type(prompt, "StabilityReadout")
+    assert widgets(prompt, probe) == PROBE
+    assert widgets(prompt, readout) == {"plot": "sheet", "measure": "energy", "run": 0}
+    outputs = server.run(prompt)
+    sheet = picture(server, outputs, readout)
+    assert sheet.format == "PNG" and sheet.width == 1024 and sheet.height > 1000
+    (summary,) = of_type(prompt, "PreviewAny")
+    assert "Circulation: none" in outputs[summary]["text"][0]
+
+
+def test_the_comparing_workflow_keeps_its_widgets_and_draws(server, prompts):
+    prompt = prompts["baseline-vs-circulation"]
+    probes, (compare,) = of_type(prompt, "StabilityProbe"), of_type(prompt, "StabilityCompare")
+    assert [widgets(prompt, id) for id in probes] == [{**PROBE, "label": label} for label in ("baseline", "alpha 1.05")]
+    first, second = (widgets(prompt, id) for id in of_type(prompt, "KSampler"))
+    assert first == second
+    outputs = server.run(prompt)
+    for id in (*of_type(prompt, "StabilityReadout"), compare):
+        drawn = picture(server, outputs, id)
+        assert drawn.format == "PNG" and drawn.width == 1024
+    images = [server.image(outputs[id]["images"][0]) for id in of_type(prompt, "SaveImage")]
+    assert len(set(images)) == 2
+
+
+def test_a_probe_and_its_sampler_work_in_a_subgraph(server, prompts):
+    prompt = prompts["subgraph"]
+    (probe,), (sampler,), (readout,) = (of_type(prompt, name) for name in ("StabilityProbe", "KSampler", "StabilityReadout"))
+    assert ":" in probe and ":" in sampler and ":" not in readout
+    prompt[sampler]["inputs"]["seed"] = 7
+    assert picture(server, server.run(prompt), readout).width == 1024
