@@ -233,13 +233,15 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
 def _conditions(guider, conds: Sequence) -> list[tuple[str, bool]]:
     """Of each of `conds` its branch, and whether it is the guider's positive or negative rather than a third condition.
 
-    Guiders order them as they like, and context windows copy them. Where none is the negative, the second is taken for it.
+    Guiders order them as they like, and context windows copy them. Where neither is known, the second is taken for the negative.
     """
     names = keys.POSITIVE_PROMPTS, keys.NEGATIVE_PROMPTS
-    positives, negatives = ({prompt[keys.PROMPT_ID] for prompt in guider.original_conds.get(name) or ()} for name in names)
-    ids = [cond[0][keys.PROMPT_ID] if cond else None for cond in conds]
-    negative = next((position for position, id in enumerate(ids) if id in negatives), 1)
+    positives, negatives = (
+        {prompt.get(keys.PROMPT_ID) for prompt in guider.original_conds.get(name) or ()} - {None} for name in names
+    )
+    ids = [cond[0].get(keys.PROMPT_ID) if cond else None for cond in conds]
     known = any(id in positives for id in ids)
+    negative = next((position for position, id in enumerate(ids) if id in negatives), None if known and negatives else 1)
     return [
         (NEGATIVE, True) if position == negative else (POSITIVE, id in positives or not known) for position, id in enumerate(ids)
     ]
