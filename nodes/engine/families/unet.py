@@ -6,7 +6,6 @@ from ..rules.blocks import Block
 from .class_names import class_names
 
 UNET = "comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel"
-SPATIAL = "comfy.ldm.modules.attention.SpatialTransformer"
 SPATIAL_AND_TEMPORAL = "comfy.ldm.modules.attention.SpatialVideoTransformer"
 TEXT_INSTEAD = "attends to the text in place of the image"
 
@@ -27,8 +26,8 @@ class UNetFamily:
             )
             for index, part in enumerate(modules)
             for transformer in part
-            if SPATIAL in class_names(type(transformer))
-            for layer, block in enumerate(transformer.transformer_blocks)
+            # not told by its class, which other nodes exchange
+            for layer, block in enumerate(getattr(transformer, "transformer_blocks", ()))
         ]
 
 
