@@ -47,7 +47,8 @@ def main(command: str, file: str, only: str) -> int:
     if only:
         before = {name: digest for name, digest in before.items() if name in after}
     lines = comparison.differences(before, after)
-    print(*lines, f"{len(lines)} of {len(after)} digests differ from {path}", sep="\n")
+    new = len(after.keys() - before.keys())
+    print(*lines, f"{len(lines)} of {len(before)} digests in {path} differ{f', {new} new ones are not in it' * bool(new)}", sep="\n")
     return 1 if lines else 0
 
 

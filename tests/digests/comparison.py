@@ -22,6 +22,5 @@ def read(path: Path, setting: dict) -> dict[str, str]:
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """A line for each name that differs, is missing after, or is new after."""
-    lines = {name: "missing" if name not in after else "new" if name not in before else "differs" for name in {**before, **after}}
-    return [f"{line}: {name}" for name, line in lines.items() if before.get(name) != after.get(name)]
+    """A line for each name of before that differs after or is missing there. What is new has nothing to be compared with."""
+    return [f"{'differs' if name in after else 'missing'}: {name}" for name, digest in before.items() if after.get(name) != digest]
