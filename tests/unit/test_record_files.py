@@ -185,7 +185,7 @@ def test_a_name_that_no_file_can_have_is_refused_in_words(folders, prefix):
 # --- what is no record, and a run that is not there
 
 
-@pytest.mark.parametrize("thing", [None, "a record", 5, [1], object()], ids=str)
+@pytest.mark.parametrize("thing", [None, "a record", 5, [1], object()], ids=lambda thing: type(thing).__name__)
 def test_something_else_than_a_record_is_refused_by_name(thing):
     good = record.Record((made(),))
     cls = with_hidden("StabilityReadout", UNIQUE_ID="2", PROMPT={})
