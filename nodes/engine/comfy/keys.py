@@ -5,7 +5,6 @@ ATTACHMENT = "circulation"
 WRAPPER = "circulation"
 FORWARD = "circulation_forward"
 MARK = "circulation_mark"
-COMPILE_ARGUMENT = "circulation"  # an argument of the network
 
 # Of a guider's model_options
 TRANSFORMER_OPTIONS = "transformer_options"

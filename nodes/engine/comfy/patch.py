@@ -8,7 +8,6 @@ Starting late also puts us on top of whatever other nodes installed, before or a
 """
 
 import contextlib
-import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ from ..run.run import Run
 from ..text import ascii_line
 from . import events, keys
 from .attention_call import AttentionCall
+from .compiled import code_of_its_own
 from .model import diffusion_model, family_of, patchable_blocks
 from .prompt import node_of_graph
 from .run_info import run_info, sampler_name
@@ -149,21 +149,14 @@ def _install(run: Run, guider) -> None:
         return executor(model, conds, x, timestep, model_options)
 
     def apply_model(executor, *args, **kwargs):
-        # Compiled code is not asked again whether transformer_options differ, only what the model is
-        # called with: a new argument keeps it from taking the code compiled for the model without us.
-        return executor(*args, **{keys.COMPILE_ARGUMENT: True}, **kwargs)
+        with code_of_its_own():
+            return executor(*args, **kwargs)
 
     options[keys.ATTENTION_OVERRIDE] = _never_compiled(override)
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, keys.WRAPPER, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, keys.WRAPPER, calc_cond_batch, options)
     run.outcome.compiled = keys.COMPILE_OPTIONS in guider.model_options
-    if run.outcome.compiled and _takes_any_argument(guider.model_patcher.model.diffusion_model.forward):
-        add_wrapper_with_key(WrappersMP.APPLY_MODEL, keys.WRAPPER, apply_model, options)
-
-
-def _takes_any_argument(function: Callable) -> bool:
-    """HiDream's does not: compiled and run without us, it has to be compiled anew to be circulated."""
-    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in inspect.signature(function).parameters.values())
+    add_wrapper_with_key(WrappersMP.APPLY_MODEL, keys.WRAPPER, apply_model, options)
 
 
 def _announce_from_patches(run: Run, options: dict) -> None:
