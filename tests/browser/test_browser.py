@@ -224,8 +224,8 @@ def test_a_run_goes_on_in_its_own_workflow_and_after_a_reload(run, screen):
     screen.elsewhere({**scheduled(), "id": "c0ffee00-0000-4000-8000-000000000000"})  # the same nodes under the same ids
     assert not screen.lines("StabilityProbe")
     screen.back()
+    screen.until("StabilityProbe", lambda step: step > 1)
     seen = screen.step("StabilityProbe")
-    assert seen > 1
     screen.reload()
     _, *now = screen.shown()
     assert now == of_the_end  # of the run before

@@ -54,7 +54,4 @@ def test_an_image_of_the_batch_that_is_not_finite_leaves_the_others_alone(space,
     mixed = sample(patch(model, alpha=1.5, rescale=space), batch=3, noise=broken)
     assert torch.equal(mixed[[0, 2]], sound[[0, 2]])
     assert torch.equal(mixed[1].isfinite(), sample(model, batch=3, noise=broken)[1].isfinite())
-    blocks, steps, branches = 10, 2, 2
-    warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
-    assert len(warnings) == 1
-    assert warnings[0].startswith(f"Circulation: {blocks * steps * branches} attention results were not finite")
+    assert "not finite" not in log.text  # the model's own was not: alpha and beta are not to blame

@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.machinery import PathFinder
 from operator import attrgetter
 from pathlib import Path
 
 import folder_paths
+from circulation_demo.inprocess import COMFY
 from comfy.ldm.modules.attention import wrap_attn
 from comfy_execution.graph_utils import GraphBuilder
 from support.host import COMFYUI, ROOT, comfyui_is_at_least, engine
@@ -93,7 +95,8 @@ def resolve(path):
 @cache
 def source(module):
     """Of a module that need not be imported: ComfyUI's server starts things when it is."""
-    spec = importlib.util.find_spec(module)
+    # ComfyUI's own, where a folder of the tests has its name
+    spec = PathFinder.find_spec(module, [str(COMFY)]) if "." not in module else importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ImportError(module)
     return Path(spec.origin).read_text(encoding="utf-8").replace("'", '"')
