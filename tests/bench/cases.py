@@ -9,6 +9,7 @@ from support.host import engine, patch, probe
 
 import comfy.ldm.modules.attention as attention
 import comfy.ops
+import full_size
 import published
 
 choices = engine("choices")
@@ -22,16 +23,6 @@ VARIANTS = {
     "input space": (CirculationSettings(*STATIC, choices.INPUT_SPACE), None),
     "probe, input space": (None, choices.INPUT_SPACE),
 }
-FULL_SDXL = dict(
-    models.SDXL,
-    model_channels=320,
-    num_res_blocks=[2, 2, 2],
-    channel_mult=[1, 2, 4],
-    transformer_depth=[0, 0, 2, 2, 10, 10],
-    transformer_depth_output=[0, 0, 0, 2, 2, 2, 10, 10, 10],
-    transformer_depth_middle=10,
-    context_dim=2048,
-)
 WITHOUT_X = ("plain", "value space", "adaptive", "probe, value space")
 MODELS = {
     "plain": lambda model: model,
@@ -88,7 +79,7 @@ def measures(shape: Shape, batch: int, device: str) -> dict:
 def whole_model(name: str, side: int, steps: int, device: str, dtype: torch.dtype, compiled: bool) -> dict:
     """A run of a UNet with random weights through ComfyUI's sampler, positive and negative in one batch."""
     if name == "full sdxl":
-        model = models.made("SDXL", FULL_SDXL, dtype, device=device)
+        model = models.made("SDXL", full_size.SDXL, dtype, device=device)
         extra = dict(positive=prompt(1), negative=prompt(2))
     else:
         model, extra = models.build(name, dtype, device=device), {}

@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import readme
+import page
 import shapes
 
 
@@ -27,7 +27,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--shapes", default=",".join(shapes.USUAL), help="some of: %(default)s")
     parser.add_argument("--json", type=Path, help="file to write all numbers to, beside those of other shapes that are in it")
-    parser.add_argument("--readme", action="store_true", help="make the table of the README from tests/bench/results, and nothing else")
+    parser.add_argument("--docs", action="store_true", help="make the tables of docs/costs.md from tests/bench/results, and nothing else")
     parser.add_argument("--quick", action="store_true", help="about two minutes on two CPU cores")
     parser.add_argument("--rounds", type=int, help="11; on a GPU 30")
     parser.add_argument("--batch", type=int, help="1; on a GPU 2")
@@ -38,8 +38,8 @@ def parse() -> argparse.Namespace:
 
 
 options = parse()
-if options.readme:
-    readme.write()
+if options.docs:
+    page.write()
     sys.exit()
 os.environ["CIRCULATION_DEVICE"] = options.device
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's own chatter

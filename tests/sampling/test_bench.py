@@ -1,4 +1,4 @@
-"""The benchmark runs, and the README's table is what it found."""
+"""The benchmark runs, and the tables of docs/costs.md are what it found."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ BENCH = ROOT / "tests" / "bench"
 sys.path.append(str(BENCH))
 
 import cases
-import readme
+import page
 from shapes import SHAPES
 
 
@@ -30,14 +30,14 @@ def test_the_smallest_shape_is_measured_in_every_way(tmp_path):
         {row["variant"]: row for row in result["rows"] if row["subject"] == subject}
         for subject in dict.fromkeys(row["subject"] for row in result["rows"])
     )
-    assert {*cases.VARIANTS, *readme.PUBLISHED} == layer.keys()
+    assert {*cases.VARIANTS, *page.PUBLISHED} == layer.keys()
     assert {*cases.MODELS} == model.keys()
-    assert {*cases.VARIANTS, *cases.MODELS} > {*readme.COLUMNS}
+    assert {*cases.VARIANTS, *cases.MODELS} > {*page.COLUMNS}
     assert {"ours", "published"} == measures.keys()
     for row in result["rows"]:
         assert 0 < row["least"] <= row["ratio"] <= row["greatest"] and row["seconds"] > 0
     assert layer["value space"]["extra_bytes"] > 0
-    assert "a test: 64 tokens" in readme.table(result)
+    assert "a test: 64 tokens" in page.measured_on(result)
 
 
 def test_the_published_layer_computes_what_input_space_computes():
@@ -53,7 +53,7 @@ def test_the_published_layer_computes_what_input_space_computes():
         assert (plain - published).norm() > 1e-3 * plain.norm()
 
 
-def test_the_table_of_the_readme_is_made_of_the_results():
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.MARK.search(text)
-    assert readme.with_table(text) == text
+def test_the_tables_of_the_pages_are_made_of_the_results():
+    texts = [path.read_text(encoding="utf-8") for path in page.PAGES]
+    assert [mark[2] for text in texts for mark in page.MARK.finditer(text)] == ["short", "modelled", "counted", "assumed", "measured"]
+    assert [page.with_tables(text) for text in texts] == texts

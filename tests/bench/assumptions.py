@@ -1,0 +1,118 @@
+"""What the cost model of whole steps assumes: all of its numbers that are not counted, each with its source. None was measured here."""
+
+from dataclasses import dataclass
+
+FA2 = "FlashAttention-2, arXiv:2307.08691"
+FA3 = "FlashAttention-3, arXiv:2407.08608, H100 SXM, half precision, no causal mask, 4096 tokens"
+SAGE = "SageAttention2, arXiv:2411.10958"
+
+# Sustained TFLOPS of attention, by the head size that a kernel is built for. Smaller heads are padded to it. LARGER is what takes any size.
+Kernels = dict[float, float]
+LARGER = float("inf")
+
+
+@dataclass(frozen=True)
+class Card:
+    name: str
+    matmul: float  # sustained TFLOPS, half precision
+    convolution: float  # the same
+    bandwidth: float  # TB/s that element-wise operations reach
+    attention: Kernels  # the backend that the model runs on
+    unpadded: Kernels  # the same backend or PyTorch's, with values half as wide as queries and keys; the size is that of the queries
+    fused: Kernels  # a plain attention in Triton; the fused kernel is taken to reach the same per product
+    sources: dict[str, str]
+    exact: Kernels | None = None  # where `attention` is quantised: what the paper's method takes for both of its calls
+
+
+A100 = Card(
+    "A100",
+    matmul=220,
+    convolution=140,
+    bandwidth=1.4,
+    attention={64: 170, 128: 195, 256: 170, LARGER: 90},
+    unpadded={128: 150, LARGER: 105},
+    fused={64: 145, 128: 165},
+    sources={
+        "matmul, convolution": "assumed: 70 % and 45 % of the peak of 312 TFLOPS",
+        "bandwidth": "assumed: 70 % of 2.0 TB/s (80 GB)",
+        "attention": f"assumed; {FA2}, reports up to 73 % of the peak, 227 TFLOPS",
+        "unpadded": "assumed: cuDNN at 0.82 of FlashAttention-2 (transformers#48163) to heads of 128, then memory-efficient",
+        "fused": "assumed: 0.85 of FlashAttention-2",
+    },
+)
+RTX_4090 = Card(
+    "RTX 4090",
+    matmul=150,
+    convolution=110,
+    bandwidth=1.2,
+    attention={64: 140, 128: 150, 256: 120, LARGER: 66},
+    unpadded={128: 140, LARGER: 85},
+    fused={64: 126, 128: 135},
+    sources={
+        "matmul, convolution": "assumed: 91 % and 67 % of the peak of 165 TFLOPS (float32 sums)",
+        "bandwidth": "assumed: 1.0 TB/s and a cache of 72 MB",
+        "attention": "assumed: FlashAttention-2 at 73 to 91 % of the peak",
+        "unpadded": "assumed: cuDNN as fast as FlashAttention-2 on Ada (transformers#48163) to heads of 128, then memory-efficient",
+        "fused": "assumed: 0.90 of FlashAttention-2",
+    },
+)
+H100 = Card(
+    "H100",
+    matmul=600,
+    convolution=330,
+    bandwidth=2.6,
+    attention={64: 408, 128: 609, 256: 581, LARGER: 180},
+    unpadded={128: 580, 256: 581, LARGER: 180},
+    fused={64: 400, 128: 389},
+    sources={
+        "matmul, convolution": "assumed: 61 % and 33 % of the peak of 989 TFLOPS",
+        "bandwidth": "assumed: 78 % of 3.35 TB/s",
+        "attention": f"cuDNN in {FA3}; heads of 256 need a cuDNN newer than 9.22 (PyTorch's sdp_utils.cpp)",
+        "unpadded": "assumed: cuDNN 5 % slower than with equal sizes at 128, as fast at 256",
+        "fused": f"Triton in {FA3}",
+    },
+)
+H100_OLDER = Card(
+    "H100, cuDNN up to 9.22",
+    matmul=H100.matmul,
+    convolution=H100.convolution,
+    bandwidth=H100.bandwidth,
+    attention={**H100.attention, 256: 323},
+    unpadded={128: 580, LARGER: 180},
+    fused=H100.fused,
+    sources={"attention": f"heads of 256 by FlashAttention-2 in {FA3}", "else": "as H100"},
+)
+RTX_4090_SAGE = Card(
+    "RTX 4090, SageAttention 2",
+    matmul=RTX_4090.matmul,
+    convolution=RTX_4090.convolution,
+    bandwidth=RTX_4090.bandwidth,
+    attention={**RTX_4090.attention, 64: 270, 128: 300},
+    unpadded=RTX_4090.unpadded,
+    fused=RTX_4090.fused,
+    sources={
+        "attention": f"assumed: twice FlashAttention-2 with quantisation counted in ({SAGE}, reports three times); no heads above 128",
+        "else": "as RTX 4090",
+    },
+    exact=RTX_4090.attention,
+)
+CARDS = (A100, RTX_4090, H100, H100_OLDER, RTX_4090_SAGE)
+
+
+@dataclass(frozen=True)
+class Method:
+    name: str
+    calls: str  # how the skewed logits are computed: "padded", "unpadded" or "fused"
+    keeps_plain: bool  # the model's own call is needed too
+    passes: int  # tensors of the size of q that are read or written outside attention: counted by hand, ceilings of tests/gpu
+    eta: bool = False  # three d×d products for η
+
+
+ONE_PASS_PADDED = Method("one pass, padded", "padded", False, 12)
+METHODS = (
+    Method("paper, beta 3", "padded", True, 12),
+    Method("adaptive", "padded", True, 25, eta=True),
+    ONE_PASS_PADDED,
+    Method("one pass, unpadded", "unpadded", False, 8),
+    Method("one pass, fused", "fused", False, 1),
+)
