@@ -26,7 +26,7 @@ def unet(model: str, *layers: tuple[int, int, int]) -> tuple[Shape, ...]:
     return tuple(Shape(model, *layer) for layer in layers)
 
 
-# group: what it is on a GPU, and on a CPU, where transformers have fewer tokens than in use
+# group: what it is on a GPU, and on a CPU, where transformers have fewer tokens than in use or are left out
 SHAPES = {
     "sd15": (
         unet("SD1.5 512²", (4096, 8, 40), (1024, 8, 80), (256, 8, 160)),
@@ -44,15 +44,19 @@ SHAPES = {
         (Shape("Z-Image 1024²", 4352, 30, 128, text=256, projections=False),),
         (Shape("Z-Image, a quarter", 1088, 30, 128, text=64, projections=False),),
     ),
+    "qwen-image": ((Shape("Qwen-Image 1328²", 7145, 24, 128, text=256, projections=False),), ()),
     "wan": (
-        (Shape("Wan 14B 480p, 81 frames", 32760, 40, 128, projections=False),),
+        (
+            Shape("Wan 14B 480p, 81 frames", 32760, 40, 128, projections=False),
+            Shape("Wan 14B 720p, 81 frames", 75600, 40, 128, projections=False),
+        ),
         (Shape("Wan 1.3B, a 16th", 2048, 12, 128, projections=False),),
     ),
     "growth": (tuple(Shape("attention alone", tokens, 10, 64, projections=False) for tokens in (1024, 2048, 4096, 8192, 16384)),) * 2,
     "tiny": (unet("a test", (64, 2, 32)),) * 2,
 }
 MEASURED = {"sdxl": (1024, 256), "tiny": (64,)}  # tokens of the layers whose measures are compared with the published ones
-USUAL = ("sd15", "sdxl", "flux", "z-image", "wan", "growth", "models")
+USUAL = ("sd15", "sdxl", "flux", "z-image", "qwen-image", "wan", "growth", "models")
 
 # whole models: name of the configuration, side of the latent
 MODELS = {"cpu": (("sd15", 32), ("sdxl", 32)), "cuda": (("full sdxl", 128),), "tiny": (("sd15", 8),)}
