@@ -5,7 +5,7 @@ import json
 from comfy_api.latest import io
 
 from .engine import choices
-from .engine.choices import BOTH, IMAGE_TOKENS, VALUE_SPACE
+from .engine.choices import BOTH, IMAGE_TOKENS, PAPER, VALUE_SPACE
 from .engine.comfy.model import check_space, patchable_blocks
 from .engine.comfy.patch import attach
 from .engine.comfy.prompt import executing
@@ -61,7 +61,8 @@ def _scope_inputs() -> list:
             default=VALUE_SPACE,
             optional=True,
             tooltip="Keeps each token's length after the blend. Value space: fast, measured on each head's values. "
-            "Input space: the paper's own, measured on the attention's input, many times slower. Off: not at all.",
+            "Input space: the paper's own, measured on the attention's input, many times slower. Off: not at all. "
+            "No difference where the method is one pass, or beta is 1.",
         ),
         ScheduleType.Input(
             "schedule",
@@ -71,6 +72,14 @@ def _scope_inputs() -> list:
         tokens_input(
             "Where image and text share one attention (Flux, SD3, Qwen-Image ...): change only how the image attends "
             "to itself, or all of it. No difference on other models."
+        ),
+        io.Combo.Input(
+            "method",
+            options=list(choices.METHODS),
+            default=choices.PAPER,
+            optional=True,
+            tooltip="Paper: the changed attention blended with the model's own, beta times. One pass: the changed attention alone, at "
+            "alpha 1 + beta (alpha - 1). About half the extra time, less rounding, and a like but not the same picture.",
         ),
     ]
 
@@ -107,9 +116,9 @@ class CirculationControl(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, alpha: float, beta: float, start_percent: float, end_percent: float, blocks: str,
-        branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS,
+        branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS, method: str = PAPER,
     ) -> io.NodeOutput:  # fmt: skip
-        circulation = CirculationSettings(alpha, beta, rescale, tokens=tokens)
+        circulation = CirculationSettings(alpha, beta, rescale, tokens=tokens, method=method)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
 
 
@@ -150,10 +159,10 @@ class CirculationAdaptive(io.ComfyNode):
     def execute(
         cls, model, alpha: float, beta: float, start_percent: float, end_percent: float, blocks: str,
         adapt_alpha: bool, adapt_beta: bool, formula: str, eta_over: str,
-        branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS,
+        branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS, method: str = PAPER,
     ) -> io.NodeOutput:  # fmt: skip
         adaptive = AdaptiveSettings(adapt_alpha, adapt_beta, formula, eta_over)
-        circulation = CirculationSettings(alpha, beta, rescale, adaptive, tokens)
+        circulation = CirculationSettings(alpha, beta, rescale, adaptive, tokens, method=method)
         return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
 
 

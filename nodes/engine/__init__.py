@@ -1,6 +1,5 @@
 """The engine of the nodes. Each of its folders imports only those that are listed before it:
 
-    text       text that leaves the pack: for logs, messages and figures
     text       what leaves the pack as text: cut, printable, ASCII where it must be
     choices    the words and ranges that a user can choose
     method     the paper in plain torch: settings, formula, measures; method/fast computes the same by chunks

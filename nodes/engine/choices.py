@@ -10,6 +10,11 @@ INPUT_SPACE = "input space (paper)"
 NO_RESCALE = "off"
 RESCALES = (VALUE_SPACE, INPUT_SPACE, NO_RESCALE)
 
+# How the blend is reached: from two retrievals, or by one
+PAPER = "paper"
+ONE_PASS = "one pass"
+METHODS = (PAPER, ONE_PASS)
+
 # Which tokens are circulated or measured, where image and text share an attention
 IMAGE_TOKENS = "image"
 ALL_TOKENS = "all"

@@ -49,9 +49,9 @@ def test_calls_with_heads_split_off_already_keep_their_layout(name, layout):
     assert change(calls.site()(backend(name), q, k, v, x, heads=heads, **{layout: True}), exact) < 3e-6
 
 
-@pytest.mark.parametrize("head_dim, sizes", [(64, [64, 128]), (80, [80])])
+@pytest.mark.parametrize("head_dim, sizes", [(64, [64, 128]), (80, [])])
 def test_a_backend_that_nobody_knows_is_never_given_a_head_that_fused_kernels_refuse(head_dim, sizes):
-    """Doubled heads of more than 128 go to torch's own attention instead."""
+    """Doubled heads of more than 128 go to torch's own attention instead, and so does what they are blended with."""
     taken = []
 
     @attention.wrap_attn

@@ -107,7 +107,7 @@ def test_what_each_head_retrieves_of_x(tokens, rescaled, masked):
     rho = dense.rescale(p_alpha @ v, p @ v + beta * (p_alpha @ v - p @ v)) if rescaled else None
     plain, skewed = p @ x.unsqueeze(1), p_alpha @ x.unsqueeze(1)
     circulated = (plain + beta * (skewed - plain)) * (1 if rho is None else rho)
-    applied = engine("method.formula").Applied(alpha, beta, rho)
+    applied = engine("method.formula").Applied(alpha, beta, rho, torch.tensor(True))
     for found, written_out in ((None, plain), (applied, circulated)):
         heads = torch.cat([head.clone() for head in retrievals(q, k, x, mask, workspace, found)], dim=1)
         torch.testing.assert_close(heads, written_out)

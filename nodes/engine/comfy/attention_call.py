@@ -11,18 +11,10 @@ from ..families.forward import Forward, Mark
 from ..method.fast import tiles
 from ..method.fast.chunks import take_heads, take_queries
 from ..method.fast.workspace import Workspace
-from . import keys
+from ..method.formula import ALL
+from . import kernels, keys
 
 _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
-
-# The largest head that each backend's kernels take, by the names under which ComfyUI registers them. Heads are doubled by
-# circulation; what a backend cannot take goes to torch's own attention, which takes any size.
-HEAD_LIMITS = {
-    **dict.fromkeys(("pytorch", "sub_quad", "split"), math.inf),
-    **dict.fromkeys(("flash", "xformers", "comfy_kitchen_int8"), 256),
-    **dict.fromkeys(("sage", "sage3"), 128),
-}
-UNKNOWN_HEAD_LIMIT = 128  # newer backends and other packs': what every fused kernel in use takes
 
 
 class AttentionCall:
@@ -32,6 +24,7 @@ class AttentionCall:
         """`func` is the backend as ComfyUI hands it to an override, `previous` the override before ours, if any."""
         self._func, self._previous = func, previous
         self._args, self._kwargs = args, kwargs
+        self._by_torch = False  # whether torch's attention takes the place of `func`, see `prepare_blend`
         named = {**kwargs, **dict(zip(_POSITIONAL, args))}
         self.q, self.k, self.v = (named.pop(name) for name in "qkv")
         self.heads: int = named.pop("heads")
@@ -54,9 +47,44 @@ class AttentionCall:
         # The marker keeps a backend that falls back on a decorated one from entering our override again.
         self._backend_options = {**named, keys.INSIDE_OVERRIDE: True}
 
-    def plain(self) -> Tensor:
-        """The model's own output, by the very call the model made."""
-        return self._send(*self._args, **self._kwargs)
+    def plain(self, rows: slice = ALL, queries: slice = ALL) -> Tensor:
+        """The model's own output, in its layout: by the very call the model made, or by the same for some rows and queries."""
+        args, kwargs = list(self._args), dict(self._kwargs)
+        if rows != ALL or queries != ALL:
+            tokens_of_q = (slice(None),) * (2 if self._in_heads else 1) + (queries,)
+            part = {"q": self.q[rows][tokens_of_q], "k": self.k[rows], "v": self.v[rows], "mask": take_queries(self.mask_of(rows), queries)}
+            args = [part.pop(name, value) for name, value in zip(_POSITIONAL, args)]
+            kwargs.update((name, value) for name, value in part.items() if value is not None)
+        if self._by_torch:
+            return backends.attention_pytorch(*args, **{**kwargs, keys.INSIDE_OVERRIDE: True})
+        return self._send(*args, **kwargs)
+
+    def prepare_blend(self) -> str | None:
+        """To be called first where a result is blended from two retrievals: from then on both come from the same backend.
+
+        The blend multiplies what rounding has made of their difference, so it is never a quantised one of ComfyUI's own.
+        Returns what there is to be said about it.
+        """
+        width = 2 * self.heads_of(self.q).shape[-1]
+        if self._previous is not None:
+            if width <= kernels.UNKNOWN_HEAD_LIMIT:
+                return None
+            return f"another node's attention is not known to take heads of {width}, so PyTorch computes what Circulation adds to it"
+        name = kernels.name_of(self._func)
+        self._by_torch = name in kernels.QUANTISED or width > kernels.head_limit(self._func)
+        if name not in kernels.QUANTISED:
+            return None
+        return f"beta would multiply the rounding of {name} attention, so PyTorch computes those calls (method 'one pass' keeps {name})"
+
+    def empty_output(self) -> Tensor:
+        """A tensor in the layout of the model's own output, with nothing in it."""
+        shape = *self.heads_of(self.q).shape[:-1], self.heads_of(self.v).shape[-1]
+        out = self.v.new_empty(shape if self._out_heads else (shape[0], shape[2], shape[1], shape[3]))
+        return out if self._out_heads else out.flatten(-2)
+
+    def output_of(self, heads: Tensor) -> Tensor:
+        """(B, H, L, d) in the layout of the model's own output, without a copy where its memory allows."""
+        return heads if self._out_heads else heads.transpose(1, 2).flatten(-2)
 
     def heads_of(self, tensor: Tensor) -> Tensor:
         """q, k or v as (B, H, L, d)."""
@@ -91,11 +119,14 @@ class AttentionCall:
         """
         if self.mask is None and self._in_tiles(q):
             return tiles.attention(q, k, v, workspace)
-        send = self._send if q.shape[-1] <= self._head_limit() else backends.attention_pytorch
+        by_torch = self._by_torch or q.shape[-1] > self._head_limit()
+        send = backends.attention_pytorch if by_torch else self._send
         mask = self.mask_of(rows)
         mask = None if mask is None else take_queries(take_heads(mask, heads), queries)
         count, width = v.shape[1], v.shape[-1]
-        v = F.pad(v, (0, q.shape[-1] - width))  # few backends take values narrower than the keys
+        narrow = mask is None and (by_torch or self._torch_is_next()) and kernels.takes_narrow_values(q)
+        if not narrow:
+            v = F.pad(v, (0, q.shape[-1] - width))
         out = send(q, k, v, count, mask=mask, skip_reshape=True, skip_output_reshape=True, **self._backend_options)
         if out.ndim == 3:  # some fallbacks forget skip_output_reshape
             out = out.unflatten(-1, (count, -1)).transpose(1, 2)
@@ -108,18 +139,10 @@ class AttentionCall:
 
     def _in_tiles(self, q: Tensor) -> bool:
         """Ours takes the place of torch's attention alone, which needs v padded to the width of k and is a tenth slower."""
-        return tiles.supports(q) and not self.scaled and self._previous is None and _computes(backends.attention_pytorch, self._func)
+        return tiles.supports(q) and not self.scaled and (self._by_torch or self._torch_is_next())
+
+    def _torch_is_next(self) -> bool:
+        return self._previous is None and kernels.computes(backends.attention_pytorch, self._func)
 
     def _head_limit(self) -> float:
-        if self._previous is not None:
-            return UNKNOWN_HEAD_LIMIT
-        if _computes(backends.attention_basic, self._func):  # the one that is not registered
-            return math.inf
-        registered = backends.REGISTERED_ATTENTION_FUNCTIONS.items()
-        name = next((name for name, backend in registered if _computes(backend, self._func)), "")
-        return HEAD_LIMITS.get(name, UNKNOWN_HEAD_LIMIT)
-
-
-def _computes(backend: Callable, func: Callable) -> bool:
-    """Whether `func` is the function that ComfyUI has decorated as `backend`: overrides are handed the plain one."""
-    return getattr(backend, "__wrapped__", backend) is func
+        return kernels.UNKNOWN_HEAD_LIMIT if self._previous is not None else kernels.head_limit(self._func)

@@ -141,7 +141,7 @@ def _install(run: Run, guider) -> None:
     def predict_noise(executor, x, timestep, *args, **kwargs):
         run.begin_evaluation(timestep)
         out = executor(x, timestep, *args, **kwargs)
-        run.end_evaluation()
+        run.end_evaluation(out)
         return out
 
     def calc_cond_batch(executor, model, conds, x, timestep, model_options):

@@ -11,6 +11,9 @@ M_skew = (M − Mᵀ)/2 (the circulation on it):
     Ξ_new = Ξ + β (Ξ_α − Ξ)
     Ξ_out = ρ Ξ_new,  ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4)  for each token
 
+At β = 1 Ξ_out is Ξ_α, with no need of Ξ. *One pass*, this pack's own second method, uses that: it is Ξ_α'
+with α' = 1 + β (α − 1), which equals Ξ_new to first order in α − 1.
+
 X, the input of the attention, enters through ρ alone: everything else commutes with the value
 projection, softmax(·) X W_vᵀ = softmax(·) v. So o = softmax(M) v and o_α = softmax(M_α) v stand
 for Ξ and Ξ_α, and Ξ_out W_vᵀ = ρ (o + β (o_α − o)).
@@ -26,13 +29,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..choices import BATCH, DEVIATION, IMAGE, NO_RESCALE, VALUE_SPACE
+from ..choices import ALPHA_RANGE, BATCH, DEVIATION, IMAGE, NO_RESCALE, VALUE_SPACE
 from .settings import AdaptiveSettings
 
 ALL = slice(None)  # all tokens of a call
 
 # Ordinary attention, softmax(q kᵀ / √(2d)) v: q (B, H, N, 2d), k (B, H, L, 2d), v (B, H, L, d) -> (B, H, N, d)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+# `doubled`, or another way to the same
+Doubling = Callable[[Tensor, Tensor, float | Tensor, slice], tuple[Tensor, Tensor]]
 # ρ where X itself is retrieved: the doubled q and k of `doubled` -> (B, H, N, 1)
 InputSpaceRatio = Callable[[Tensor, Tensor], Tensor]
 
@@ -43,11 +48,12 @@ class Applied(NamedTuple):
     alpha: float | Tensor  # as `skewed_keys` takes it
     beta: float | Tensor
     rho: Tensor | None  # (B, H, N, 1), None where nothing was rescaled
+    finite: Tensor  # (B, 1, 1, 1), whether the result of an image is finite
 
 
 def circulate(
     q: Tensor, k: Tensor, v: Tensor, o: Tensor, attend: Attend, alpha: float | Tensor, beta: float | Tensor,
-    rescale: str = VALUE_SPACE, input_space_ratio: InputSpaceRatio | None = None, tokens: slice = ALL,
+    rescale: str = VALUE_SPACE, input_space_ratio: InputSpaceRatio | None = None, tokens: slice = ALL, double: Doubling | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """The static rule: (o_new, ρ), whose product is its output; (B, H, N, d) and (B, H, N, 1), ρ is None without a rescale.
 
@@ -57,7 +63,7 @@ def circulate(
     `o` is the model's own output, (B, H, N, d): the rows of the N `tokens`, the only keys too whose α may differ from 1.
     A mask is part of `attend`, which adds it after scaling. o_new is written over o_α: no more is held than is needed.
     """
-    paired_q, paired_k = doubled(q, k, alpha, tokens)
+    paired_q, paired_k = (double or doubled)(q, k, alpha, tokens)
     o_alpha = attend(paired_q, paired_k, v)
     if rescale == VALUE_SPACE:
         return blend_to_length(o, o_alpha, beta)
@@ -99,8 +105,15 @@ def blend_to_length(retrieved: Tensor, skewed: Tensor, beta: float | Tensor) -> 
 
 
 def ratio(length: Tensor, new: Tensor) -> Tensor:
-    """ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4), from the norms."""
-    return (length / new).clamp_(0.25, 4)
+    """ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4), from the norms; NaN where one of them is not finite."""
+    return (length / new).clamp_(0.25, 4).where(torch.isfinite(length + new), torch.nan)
+
+
+def one_pass(alpha: float | Tensor, beta: float | Tensor) -> float | Tensor:
+    """α' = 1 + β (α − 1), kept in the range of alpha. A number, or float32 as `adapt` gives it."""
+    alpha = 1 + beta * (alpha - 1)
+    lowest, highest = ALPHA_RANGE
+    return alpha.clamp(lowest, highest) if isinstance(alpha, Tensor) else min(max(alpha, lowest), highest)
 
 
 def norm(x: Tensor) -> Tensor:

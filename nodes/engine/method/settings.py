@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..choices import DEVIATION, IMAGE, IMAGE_TOKENS, SCALE, VALUE_SPACE
+from ..choices import DEVIATION, IMAGE, IMAGE_TOKENS, ONE_PASS, PAPER, SCALE, VALUE_SPACE
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,16 @@ class CirculationSettings:
     adaptive: AdaptiveSettings | None = None
     tokens: str = IMAGE_TOKENS
     factor: float = 1.0  # on α − 1, as a schedule sets it
+    method: str = PAPER
 
     @property
     def off(self) -> bool:
         """True where the formulas give back the model's own output, whatever q and k are."""
         follows_eta = self.adaptive is not None and self.adaptive.adapts_alpha and self.adaptive.formula == SCALE
         return self.beta == 0 or self.factor == 0 or (self.alpha == 1 and not follows_eta)
+
+    @property
+    def one_call(self) -> bool:
+        """True where Ξ_α alone is the result: Ξ_new = Ξ_α and ρ = 1 at β = 1, and in one pass."""
+        follows_eta = self.adaptive is not None and self.adaptive.adapts_beta
+        return self.method == ONE_PASS or (self.beta == 1 and not follows_eta)

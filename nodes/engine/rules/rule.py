@@ -5,7 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .. import choices
-from ..choices import ALL_TOKENS, BOTH, check_number, check_word
+from ..choices import ALL_TOKENS, BOTH, ONE_PASS, check_number, check_word
+from ..method.formula import one_pass
 from ..method.settings import CirculationSettings
 from ..text import shown
 from .blocks import Address, Block, Selection
@@ -33,6 +34,7 @@ class Rule:
         check_number("end_percent", self.end_percent, 0.0, 1.0)
         check_word("branches", self.branches, choices.BRANCHES)
         check_word("rescale", circulation.rescale, choices.RESCALES)
+        check_word("method", circulation.method, choices.METHODS)
         check_word("tokens", circulation.tokens, choices.TOKENS)
         if adaptive is not None:
             check_word("formula", adaptive.formula, choices.FORMULAS)
@@ -61,11 +63,24 @@ class Rule:
         lowest = -math.inf if self.end_percent >= 1 else float(percent_to_sigma(self.end_percent))
         return highest, lowest
 
+    def _one_pass(self) -> str:
+        """At which alpha, where that is known beforehand, and whether it is kept in alpha's range."""
+        alpha, beta, adaptive = self.circulation.alpha, self.circulation.beta, self.circulation.adaptive
+        factors = (1.0,) if self.schedule is None else tuple(factor for row in self.schedule.grid for factor in row)
+        if adaptive is not None:
+            return f"in one pass (alpha kept within {choices.ALPHA_RANGE[0]:g} to {choices.ALPHA_RANGE[1]:g})"
+        wanted = 1 + beta * max(factors) * (alpha - 1)
+        used = one_pass(alpha=1 + max(factors) * (alpha - 1), beta=beta)
+        limit = "" if used == wanted else f", its limit, in the place of {wanted:g}"
+        return f"in one pass at {'up to ' if len(set(factors)) > 1 else ''}alpha {used:g}{limit}"
+
     def __str__(self) -> str:
         circulation = self.circulation
         words = [f"alpha {circulation.alpha:g}", f"beta {circulation.beta:g}"]
         if circulation.adaptive is not None:
             words.append("adaptive")
+        if circulation.method == ONE_PASS:
+            words.append(self._one_pass())
         if self.off:
             words.append("(off)")
         words.append(f"on {shown(self.selection, 400)}")

@@ -69,11 +69,24 @@ class Outcome:
         self._hit: set[tuple[int, Address, str]] = set()  # rule, block, branch
         self._hit_evaluations: dict[int, set[int]] = defaultdict(set)  # of each rule
         self._declined: dict[Reason, dict[Address, int]] = {}
+        self._remarks: dict[str, set[Address]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
+        self._replaced: dict[torch.device, Tensor] = {}  # of those, by the model's own results
+        self._replaced_now: dict[torch.device, Tensor] = {}  # in the evaluation that goes on
 
     def begin_evaluation(self, sigma: Tensor) -> None:
         """The sampler asks the model; `sigma` is (), and is not read yet."""
         self._evaluations.append(sigma)
+
+    def end_evaluation(self, answer: Tensor) -> None:
+        """The model has answered; `answer` is what the sampler gets. If that is not finite, the results that were replaced
+        had nothing finite to be replaced by: the model's own were not either, and alpha and beta are not to blame.
+        """
+        self.answered += 1
+        with self._lock:
+            for device, count in self._replaced_now.items():
+                _add(self._replaced, count * torch.isfinite(answer.sum()).to(device, non_blocking=True))
+            self._replaced_now.clear()
 
     def step_done(self, step: int) -> None:
         """The sampler says that its last evaluation was for this step."""
@@ -97,13 +110,15 @@ class Outcome:
             calls = self._declined.setdefault(reason, {})
             calls[address] = calls.get(address, 0) + 1
 
-    def add_nonfinite(self, count: Tensor) -> None:
-        """Results that were not finite, (), counted on their device."""
+    def remark(self, address: Address, remark: str) -> None:
+        """Something is to be said about the calls at a block that were changed."""
         with self._lock:
-            if count.device in self._nonfinite:
-                self._nonfinite[count.device] += count
-            else:
-                self._nonfinite[count.device] = count.clone()
+            self._remarks.setdefault(remark, set()).add(address)
+
+    def add_nonfinite(self, count: Tensor, replaced: bool) -> None:
+        """Results that were not finite, (), counted on their device; `replaced` if the model's own took their place."""
+        with self._lock:
+            _add(self._replaced_now if replaced else self._nonfinite, count)
 
     def notes(self, blocks: Sequence[Block] | None = None) -> list[str]:
         """What was left alone, where and why, in sentences; of these blocks only, if given."""
@@ -121,6 +136,10 @@ class Outcome:
             if where:
                 count = sum(calls[block.address] for block in where)
                 sentences.append(f"Left alone in {count} calls at {describe(where)}: {reason.value}.")
+        for remark, addresses in self._remarks.items():
+            where = [b for b in self._blocks if b.address in addresses and (blocks is None or b in blocks)]
+            if where:
+                sentences.append(f"At {describe(where)} {remark}.")
         return sentences
 
     def report(self) -> None:
@@ -133,11 +152,12 @@ class Outcome:
         causes = [] if self._hit else [why for number in numbers if (why := self._why_nothing(number))]
         level = logging.INFO if self._hit or self.stopped else logging.WARNING
         log.log(level, "Circulation: %s", ascii_line(" ".join((*stopped, line, *dict.fromkeys(causes), *self.notes()))))
-        if bad := self._num_nonfinite():
+        for count, what in self._nonfinite_results():
             log.warning(
-                "Circulation: %d attention results were not finite and were replaced by the model's own. "
+                "Circulation: %d attention results were not finite and were %s. "
                 "Bring alpha nearer to 1 or beta nearer to 0, or run the model in a wider precision.",
-                bad,
+                count,
+                what,
             )
 
     def statuses(self) -> Iterator[tuple[str, str]]:
@@ -161,8 +181,8 @@ class Outcome:
         elif not hit and (why := self._why_nothing(number)):
             yield why
         yield from self.notes(rule.blocks)
-        if bad := self._num_nonfinite():
-            yield f"{bad} results were not finite and were left as they were."
+        for count, what in self._nonfinite_results():
+            yield f"{count} results were not finite and were {what}."
 
     def _why_nothing(self, number: int) -> str | None:
         """Why a rule hit no block, where that is not said by `notes`."""
@@ -182,8 +202,12 @@ class Outcome:
     def _asked_sigmas(self) -> list[float]:
         return [float(sigma) for sigma in self._evaluations]
 
-    def _num_nonfinite(self) -> int:
-        return sum(int(count) for count in self._nonfinite.values())
+    def _nonfinite_results(self) -> Iterator[tuple[int, str]]:
+        """How many results were not finite, and what was done with them."""
+        replaced = (*self._replaced.values(), *self._replaced_now.values())
+        for counts, what in ((replaced, "replaced by the model's own"), (self._nonfinite.values(), "used as they were")):
+            if total := sum(map(int, counts)):
+                yield total, what
 
     def _extent(self, rules: Sequence[int]) -> str:
         """How many blocks, which steps and which branches these rules have acted on."""
@@ -210,3 +234,10 @@ class Outcome:
         if steps == list(range(steps[0], steps[-1] + 1)):
             return f"steps {steps[0]} to {steps[-1]} of {total}"
         return f"steps {', '.join(map(str, steps))} of {total}"
+
+
+def _add(counts: dict[torch.device, Tensor], count: Tensor) -> None:
+    if count.device in counts:
+        counts[count.device] += count
+    else:
+        counts[count.device] = count.clone()

@@ -34,8 +34,17 @@ class Call(Protocol):
     v: Tensor
     scaled: bool  # whether it has a scale of its own
 
-    def plain(self) -> Tensor:
-        """The model's own output."""
+    def plain(self, rows: slice = ALL, queries: slice = ALL) -> Tensor:
+        """The model's own output in its layout, or that of some rows and queries."""
+
+    def prepare_blend(self) -> str | None:
+        """To be called first where a result is blended from two retrievals. Returns what there is to be said about it."""
+
+    def empty_output(self) -> Tensor:
+        """A tensor in the layout of the output, with nothing in it."""
+
+    def output_of(self, heads: Tensor) -> Tensor:
+        """(B, H, L, d) in the layout of the output."""
 
     def size(self, tensor: Tensor) -> tuple[int, int]:
         """Rows of the batch and tokens of q, k or v."""
@@ -73,6 +82,10 @@ class PendingAttention:
             return ALL
         assert self.image is not None  # else `_objection` has declined the call
         return self.image
+
+    def tokens_of(self, segment: Segment) -> slice:
+        """The tokens that are circulated in the rows of a segment."""
+        return slice(0, 0) if segment.circulation is None else self.tokens_for(segment.circulation.tokens)
 
     @property
     def needs_image(self) -> bool:
@@ -155,9 +168,9 @@ class Run:
         for observer in self.observers:
             observer.begin_pass()
 
-    def end_evaluation(self) -> None:
-        """Not called if the evaluation was cut short."""
-        self.outcome.answered += 1
+    def end_evaluation(self, answer: Tensor) -> None:
+        """`answer` is what the sampler gets, (B, …). Not called if the evaluation was cut short."""
+        self.outcome.end_evaluation(answer)
 
     def announce(
         self, address: Address | None, device: torch.device, conditions: Sequence[int] = (), prompts: Sequence[object] = (),
@@ -188,19 +201,19 @@ class Run:
     def attention(self, call: Call) -> Tensor:
         """What the model gets in place of the call's own output, in its layout and dtype."""
         self.outcome.asked = True
-        plain = call.plain()
         stream = self._stream(call.q.device)
         pending, stream.pending = stream.pending, None
         if pending is None:
-            return plain
-        if reason := self._objection(call, plain, pending):
+            return call.plain()
+        if reason := self._objection(call, pending):
             self.outcome.decline(pending.address, reason)
-            return plain
-        out: Tensor = plain
+            return call.plain()
         results: Results = []
         if pending.segments:
             self._note_hits(pending)
-            out, results = self._circulated(call, plain, pending, stream.workspace)
+            out, results = self._circulated(call, pending, stream.workspace)
+        else:
+            out = call.plain()
         if pending.observers:
             if self._in_tiles(call, pending):
                 for observer in pending.observers:
@@ -250,35 +263,48 @@ class Run:
                     assert rule is not None
                     self.outcome.hit(rule, pending.address, chunk.branch)
 
-    def _circulated(self, call: Call, plain: Tensor, pending: PendingAttention, workspace: Workspace) -> tuple[Tensor, Results]:
+    def _circulated(self, call: Call, pending: PendingAttention, workspace: Workspace) -> tuple[Tensor, Results]:
+        plain = None
+        if any(segment.circulation and not segment.circulation.one_call for segment in pending.segments):
+            if remark := call.prepare_blend():
+                self.outcome.remark(pending.address, remark)
+            plain = call.plain()
         q, k, v = map(call.heads_of, (call.q, call.k, call.v))
-        out = torch.empty_like(plain)
-        plain_heads, out_heads = call.heads_of_output(plain), call.heads_of_output(out)
+        plain_heads = None if plain is None else call.heads_of_output(plain)
         rows_per_chunk = q.shape[0] // len(pending.chunks)
+        out = out_heads = None
+        if len(pending.segments) > 1 or pending.tokens_of(pending.segments[0]) != ALL:
+            out = call.empty_output() if plain is None else torch.empty_like(plain)
+            out_heads = call.heads_of_output(out)
         results: Results = []
         for segment in pending.segments:
             rows = slice(segment.start * rows_per_chunk, segment.stop * rows_per_chunk)
-            applied, tokens = None, slice(0, 0)
+            tokens, applied = pending.tokens_of(segment), None
             if segment.circulation is not None:
-                tokens = pending.tokens_for(segment.circulation.tokens)
                 attend = partial(call.attend, rows=rows, queries=tokens, workspace=workspace)
-                x, out_rows = None if pending.x is None else pending.x[rows], out_heads[rows, :, tokens]
-                applied = circulate(
-                    q[rows], k[rows], v[rows], plain_heads[rows], attend, segment.circulation, out_rows,
-                    workspace, x, call.mask_of(rows), tokens,
-                )
+                new, applied = circulate(
+                    q[rows], k[rows], v[rows], None if plain_heads is None else plain_heads[rows], attend, segment.circulation,
+                    None if out_heads is None else out_heads[rows, :, tokens], workspace,
+                    None if pending.x is None else pending.x[rows], call.mask_of(rows), tokens,
+                )  # fmt: skip
+                self._replace_nonfinite(new, None if plain_heads is None else plain_heads[rows, :, tokens], applied.finite)
+                if out is None:
+                    out = call.output_of(new)
             results.append((rows, applied))
-            for others in _outside(tokens):
-                out_heads[rows, :, others] = plain_heads[rows, :, others]
-        return self._finite_or(plain, out), results
+            for others in _outside(tokens, q.shape[2]):
+                assert out_heads is not None
+                rest = call.heads_of_output(call.plain(rows, others)) if plain_heads is None else plain_heads[rows, :, others]
+                out_heads[rows, :, others] = rest
+        assert out is not None
+        return out, results
 
-    def _finite_or(self, plain: Tensor, out: Tensor) -> Tensor:
-        """Image by image the model's own output where ours is not finite, counted on the device."""
-        good = _finite_images(out)
-        if out.device.type == "cpu" and good.all():  # which costs nothing to read there
-            return out
-        self.outcome.add_nonfinite((~good & _finite_images(plain)).sum())
-        return torch.where(good, out, plain, out=out)
+    def _replace_nonfinite(self, new: Tensor, plain: Tensor | None, finite: Tensor) -> None:
+        """Image by image the model's own output where ours is not finite, if there is one; counted on the device."""
+        if new.device.type == "cpu" and finite.all():  # which costs nothing to read there
+            return
+        self.outcome.add_nonfinite((~finite).sum(), replaced=plain is not None)
+        if plain is not None:
+            torch.where(finite, new, plain, out=new)
 
     def _observe(self, call: Call, out: Tensor, results: Results, pending: PendingAttention, workspace: Workspace) -> None:
         """Stability of what the model retrieved, after circulation if any acted."""
@@ -299,7 +325,7 @@ class Run:
         for observer in pending.observers:
             observer.see(pending.address, pending.chunks, measured[observer.probe.space, observer.probe.tokens])
 
-    def _objection(self, call: Call, plain: Tensor, pending: PendingAttention) -> Reason | None:
+    def _objection(self, call: Call, pending: PendingAttention) -> Reason | None:
         if call.size(call.q) != call.size(call.k):
             return Reason.UNEQUAL
         if call.q.shape[0] % len(pending.chunks):
@@ -308,20 +334,16 @@ class Run:
             return Reason.TILES
         if call.scaled and pending.x is not None:
             return Reason.SCALED
-        if plain.requires_grad:
+        if torch.is_grad_enabled() and any(t.requires_grad for t in (call.q, call.k, call.v)):
             return Reason.TRAINING
         if pending.image is None and pending.needs_image:
             return Reason.NO_IMAGE
         return None
 
 
-def _finite_images(out: Tensor) -> Tensor:
-    """Whether each image of (B, …) is finite, (B, 1, …)."""
-    return torch.isfinite(out.sum(tuple(range(1, out.ndim)), keepdim=True, dtype=torch.promote_types(out.dtype, torch.float32)))
-
-
-def _outside(tokens: slice) -> Iterator[slice]:
-    """All tokens but these."""
-    if tokens != ALL:
-        yield slice(0, tokens.start)
-        yield slice(tokens.stop, None)
+def _outside(tokens: slice, length: int) -> Iterator[slice]:
+    """All tokens of a call but these."""
+    if tokens.stop == 0:
+        yield ALL
+    elif tokens != ALL:
+        yield from (part for part in (slice(0, tokens.start), slice(tokens.stop, length)) if part.start < part.stop)

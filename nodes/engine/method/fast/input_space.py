@@ -48,17 +48,21 @@ def retrievals(
     Yields the same tensor each time, written over for the next head.
     """
     retrieval = torch.empty(q.shape[0], 1, *x.shape[-2:], dtype=q.dtype, device=q.device)
+    skewed_alone = applied is not None and not isinstance(applied.beta, Tensor) and applied.beta == 1
     for head in single_heads(q):
         qh, kh = q[:, head], k[:, head]
         mask_h = None if mask is None else take_heads(mask, head)
-        for queries in query_chunks(q, x):
+        for queries in () if skewed_alone else query_chunks(q, x):
             retrieval[:, :, queries] = retrieve(qh[:, :, queries], kh, x, take_queries(mask_h, queries), workspace)
         if applied is not None:
             paired_q, paired_k = doubled(qh, kh, take_heads(applied.alpha, head))
             for queries in query_chunks(q, x):
                 skewed = retrieve(paired_q[:, :, queries], paired_k, x, take_queries(mask_h, queries), workspace)
                 part = retrieval[:, :, queries]
-                blend(part, skewed, take_heads(applied.beta, head), out=part)
+                if skewed_alone:
+                    part.copy_(skewed)
+                else:
+                    blend(part, skewed, take_heads(applied.beta, head), out=part)
             if applied.rho is not None:
                 retrieval.mul_(applied.rho[:, head])
         yield retrieval

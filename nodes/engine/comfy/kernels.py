@@ -1,0 +1,80 @@
+"""What the kernels behind ComfyUI's attention functions take, known before they are called: one row for each case."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import comfy.ops
+import torch
+from comfy.ldm.modules import attention as backends
+from torch import Tensor
+
+# The largest head that each backend's kernels take, by the names under which ComfyUI registers them. Heads are doubled by
+# circulation; what a backend cannot take goes to torch's own attention, which takes any size.
+HEAD_LIMITS = {
+    **dict.fromkeys(("pytorch", "sub_quad", "split", "basic"), math.inf),
+    **dict.fromkeys(("flash", "xformers", "comfy_kitchen_int8"), 256),
+    **dict.fromkeys(("sage", "sage3"), 128),
+}
+UNKNOWN_HEAD_LIMIT = 128  # newer backends and other packs': what every fused kernel in use takes
+
+# Those that round q and k to 8 or 4 bits
+QUANTISED = ("sage", "sage3", "comfy_kitchen_int8")
+
+
+class NarrowValues(NamedTuple):
+    """A GPU on which torch's attention is faster with values narrower than the keys than with values that are padded."""
+
+    capability: tuple[int, int]
+    largest_head: int  # of q and k
+    cudnn: int  # the least version, as torch gives it
+
+
+# cuDNN takes another width of values where q and k are at most 128 wide (pytorch#128348, #128350), on Hopper and the Blackwell of data
+# centres at most 256 from 9.22 on (sdp_utils.cpp of torch). Against FlashAttention 2, to which padded values go, it is 1.7 to 2.3 times
+# as fast on Hopper and as fast on an L40S, but 0.82 on an A100, 0.93 on an A10G, 0.88 on an RTX PRO 6000 (transformers#48163): these pad.
+NARROW_VALUES = (
+    NarrowValues((8, 9), 128, 90000),
+    NarrowValues((9, 0), 128, 90000),
+    NarrowValues((9, 0), 256, 92201),
+    NarrowValues((10, 0), 128, 90000),
+    NarrowValues((10, 0), 256, 92201),
+)
+
+
+def computes(backend: Callable, func: Callable) -> bool:
+    """Whether `func` is the function that ComfyUI has decorated as `backend`: overrides are handed the plain one."""
+    return getattr(backend, "__wrapped__", backend) is func
+
+
+def name_of(func: Callable) -> str:
+    """The name under which ComfyUI has registered a backend, '' for an unknown one."""
+    if computes(backends.attention_basic, func):  # the one that is not registered
+        return "basic"
+    registered = backends.REGISTERED_ATTENTION_FUNCTIONS.items()
+    return next((name for name, backend in registered if computes(backend, func)), "")
+
+
+def head_limit(func: Callable) -> float:
+    """The largest head that a backend takes."""
+    return HEAD_LIMITS.get(name_of(func), UNKNOWN_HEAD_LIMIT)
+
+
+def takes_narrow_values(q: Tensor) -> bool:
+    """Whether torch's attention without a mask is best given values narrower than q, (B, H, L, D), as they are."""
+    if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16) or not _tries_cudnn_first():
+        return False
+    capability, cudnn = _capability(q.device), torch.backends.cudnn.version() or 0
+    return any(capability == row.capability and q.shape[-1] <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
+
+
+def _tries_cudnn_first() -> bool:
+    """Whether ComfyUI has torch try cuDNN before the kernel for any sizes, which is slower. Others refuse values of another width."""
+    order = [backend.name for backend in getattr(comfy.ops, "SDPA_BACKEND_PRIORITY", ())]
+    return "CUDNN_ATTENTION" in order and order.index("CUDNN_ATTENTION") < order.index("EFFICIENT_ATTENTION")
+
+
+@functools.cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
