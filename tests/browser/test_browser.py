@@ -96,6 +96,21 @@ def test_what_this_version_saved_comes_back_whole(screen, path):
         saved = again
 
 
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_what_was_saved_before_there_was_a_method_has_the_papers(screen, path):
+    saved = json.loads(path.read_text())
+    older = [node for node in saved["nodes"] if node["type"] in ("CirculationControl", "CirculationAdaptive")]
+    for node in older:
+        node["inputs"] = [input for input in node["inputs"] if input["name"] != "method"]
+        node["widgets_values"].pop()
+        node.get("widgets_values_named", {}).pop("method", None)
+    screen.load(saved)
+    prompt = json.loads((GOLDEN / "saved-prompt.json").read_text())
+    for node in older:
+        prompt[str(node["id"])]["method"] = "paper"
+    assert {id: node["inputs"] for id, node in screen.prompt().items()} == prompt
+
+
 def test_help_pages_and_translations_are_served(server, page):
     """The help page of a node, its picture, and one language."""
     for id, title in (("CirculationControl", "Circulation"), ("StabilityProbe", "Stability Probe")):
