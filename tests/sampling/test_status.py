@@ -69,3 +69,10 @@ def test_a_run_that_stops_early_says_so(model, told):
     with pytest.raises(InterruptedError):
         sample(made_by("1", model), callback=stop)
     assert told["1"].startswith("Stopped early. 10 of 10 blocks hit")
+
+
+def test_the_log_and_the_node_say_that_it_was_one_pass(model, told, caplog):
+    caplog.set_level("INFO", "circulation")
+    sample(made_by("1", model, alpha=1.05, beta=3.0, method="one pass"), steps=2)
+    assert "alpha 1.05 beta 3 in one pass at alpha 1.15 on all: 10 of 10 blocks hit" in caplog.text
+    assert told == {"1": "10 of 10 blocks hit, all 2 steps, positive and negative, in one pass at alpha 1.15."}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from .. import choices
 from ..choices import ALL_TOKENS, BOTH, ONE_PASS, check_number, check_word
-from ..method.formula import one_pass
+from ..method import formula
 from ..method.settings import CirculationSettings
 from ..text import shown
 from .blocks import Address, Block, Selection
@@ -63,14 +63,17 @@ class Rule:
         lowest = -math.inf if self.end_percent >= 1 else float(percent_to_sigma(self.end_percent))
         return highest, lowest
 
-    def _one_pass(self) -> str:
-        """At which alpha, where that is known beforehand, and whether it is kept in alpha's range."""
+    @property
+    def one_pass(self) -> str:
+        """At which alpha it makes its one pass, where that is known beforehand, and whether that is at a limit; '' for the paper's method."""
+        if self.circulation.method != ONE_PASS:
+            return ""
         alpha, beta, adaptive = self.circulation.alpha, self.circulation.beta, self.circulation.adaptive
         factors = (1.0,) if self.schedule is None else tuple(factor for row in self.schedule.grid for factor in row)
         if adaptive is not None:
             return f"in one pass (alpha kept within {choices.ALPHA_RANGE[0]:g} to {choices.ALPHA_RANGE[1]:g})"
         wanted = 1 + beta * max(factors) * (alpha - 1)
-        used = one_pass(alpha=1 + max(factors) * (alpha - 1), beta=beta)
+        used = formula.one_pass(1 + max(factors) * (alpha - 1), beta)
         limit = "" if used == wanted else f", its limit, in the place of {wanted:g}"
         return f"in one pass at {'up to ' if len(set(factors)) > 1 else ''}alpha {used:g}{limit}"
 
@@ -79,8 +82,8 @@ class Rule:
         words = [f"alpha {circulation.alpha:g}", f"beta {circulation.beta:g}"]
         if circulation.adaptive is not None:
             words.append("adaptive")
-        if circulation.method == ONE_PASS:
-            words.append(self._one_pass())
+        if self.one_pass:
+            words.append(self.one_pass)
         if self.off:
             words.append("(off)")
         words.append(f"on {shown(self.selection, 400)}")

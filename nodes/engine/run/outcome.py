@@ -174,7 +174,8 @@ class Outcome:
             yield "Off: the model is left as it is."
             return
         hit = any(n == number for n, *_ in self._hit)
-        yield f"{self._extent([number])}." if hit else "No block hit."
+        method = f", {rule.one_pass}" if rule.one_pass else ""
+        yield f"{self._extent([number])}{method}." if hit else "No block hit."
         blocks = {block.address for block in rule.blocks}
         if overruled := {address for n, address, _ in self._hit if n > number and address in blocks}:
             yield f"Nearer to the sampler another Circulation node decides at {len(overruled)} of its {len(blocks)} blocks."
