@@ -22,7 +22,8 @@ def table():
     factors, seeds = numpy.repeat(data.prompts(0, PROMPTS), 1, axis=0), data.seeds(0, PROMPTS)[::PER_PROMPT]
     outputs = _outputs(model, factors, seeds)
     plain = _pictures(model, model.unet, factors, seeds)
-    head = ["alpha / beta", "alpha of one pass", "change, images", *(f"{what}: {other}" for what in ("outputs", "images") for other in OTHERS), "cosine"]
+    compared = [f"{what}: {other}" for what in ("outputs", "images") for other in OTHERS]
+    head = ["alpha / beta", "alpha of one pass", "change, images", *compared, "cosine"]
     rows = []
     for alpha, beta in STRENGTHS:
         paper, one, off = (
@@ -32,7 +33,8 @@ def table():
         effect = _rms(paper - plain)
         cosine = numpy.vdot(one - plain, paper - plain) / numpy.linalg.norm(one - plain) / numpy.linalg.norm(paper - plain)
         shares = [*outputs[alpha, beta], *(_rms(other - paper) / effect for other in (one, off))]
-        rows.append([f"{alpha:g} / {beta:g}", f"{1 + beta * (alpha - 1):g}", f"{100 * effect:.2f} %", *(f"{s:.2f}" for s in shares), f"{cosine:.2f}"])
+        strength = [f"{alpha:g} / {beta:g}", f"{1 + beta * (alpha - 1):g}", f"{100 * effect:.2f} %"]
+        rows.append([*strength, *(f"{number:.2f}" for number in (*shares, cosine))])
     return head, rows
 
 

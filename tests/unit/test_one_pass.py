@@ -23,8 +23,8 @@ def counted():
 
     @attention.wrap_attn
     def backend(q, k, v, heads, mask=None, attn_precision=None, skip_reshape=False, skip_output_reshape=False, **kwargs):
-        batch, queries, keys, width = (*q.shape[::2][:1], *(t.shape[2 if skip_reshape else 1] for t in (q, k)), q.shape[-1])
-        taken.append((batch, queries, keys, width if skip_reshape else width // heads))
+        tokens = 2 if skip_reshape else 1
+        taken.append((q.shape[0], q.shape[tokens], k.shape[tokens], q.shape[-1] // (1 if skip_reshape else heads)))
         return attention.attention_pytorch(
             q, k, v, heads, mask, attn_precision, skip_reshape, skip_output_reshape, _inside_attn_wrapper=True
         )

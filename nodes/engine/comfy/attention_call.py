@@ -119,13 +119,11 @@ class AttentionCall:
         """
         if self.mask is None and self._in_tiles(q):
             return tiles.attention(q, k, v, workspace)
-        by_torch = self._by_torch or q.shape[-1] > self._head_limit()
-        send = backends.attention_pytorch if by_torch else self._send
+        send = backends.attention_pytorch if self._needs_torch(q.shape[-1]) else self._send
         mask = self.mask_of(rows)
         mask = None if mask is None else take_queries(take_heads(mask, heads), queries)
         count, width = v.shape[1], v.shape[-1]
-        narrow = mask is None and (by_torch or self._torch_is_next()) and kernels.takes_narrow_values(q)
-        if not narrow:
+        if self._pads_values(q, q.shape[-1]):
             v = F.pad(v, (0, q.shape[-1] - width))
         out = send(q, k, v, count, mask=mask, skip_reshape=True, skip_output_reshape=True, **self._backend_options)
         if out.ndim == 3:  # some fallbacks forget skip_output_reshape
@@ -136,6 +134,19 @@ class AttentionCall:
         if self._previous is not None:
             return self._previous(self._func, *args, **kwargs)
         return self._func(*args, **kwargs)
+
+    @property
+    def pads_values(self) -> bool:
+        """Whether `attend` pads values to the width of doubled heads."""
+        return self._pads_values(self.q, 2 * self.heads_of(self.q).shape[-1])
+
+    def _pads_values(self, q: Tensor, width: int) -> bool:
+        by_torch = self._needs_torch(width) or self._torch_is_next()
+        return not (by_torch and self.mask is None and kernels.takes_narrow_values(q, width))
+
+    def _needs_torch(self, width: int) -> bool:
+        """Whether heads of a width go to torch's attention in the place of the model's backend."""
+        return self._by_torch or width > self._head_limit()
 
     def _in_tiles(self, q: Tensor) -> bool:
         """Ours takes the place of torch's attention alone, which needs v padded to the width of k and is a tenth slower."""

@@ -61,12 +61,12 @@ def head_limit(func: Callable) -> float:
     return HEAD_LIMITS.get(name_of(func), UNKNOWN_HEAD_LIMIT)
 
 
-def takes_narrow_values(q: Tensor) -> bool:
-    """Whether torch's attention without a mask is best given values narrower than q, (B, H, L, D), as they are."""
+def takes_narrow_values(q: Tensor, width: int) -> bool:
+    """Whether torch's attention without a mask is best given narrower values than heads of this width as they are, where q lies."""
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16) or not _tries_cudnn_first():
         return False
     capability, cudnn = _capability(q.device), torch.backends.cudnn.version() or 0
-    return any(capability == row.capability and q.shape[-1] <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
+    return any(capability == row.capability and width <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
 
 
 def _tries_cudnn_first() -> bool:

@@ -65,7 +65,7 @@ class Rule:
 
     @property
     def one_pass(self) -> str:
-        """At which alpha it makes its one pass, where that is known beforehand, and whether that is at a limit; '' for the paper's method."""
+        """At which alpha it makes its one pass, where that is known beforehand; '' for the paper's method."""
         if self.circulation.method != ONE_PASS:
             return ""
         alpha, beta, adaptive = self.circulation.alpha, self.circulation.beta, self.circulation.adaptive

@@ -40,6 +40,10 @@ class Call(Protocol):
     def prepare_blend(self) -> str | None:
         """To be called first where a result is blended from two retrievals. Returns what there is to be said about it."""
 
+    @property
+    def pads_values(self) -> bool:
+        """Whether `attend` pads values to the width of doubled heads."""
+
     def empty_output(self) -> Tensor:
         """A tensor in the layout of the output, with nothing in it."""
 
@@ -285,7 +289,7 @@ class Run:
                 new, applied = circulate(
                     q[rows], k[rows], v[rows], None if plain_heads is None else plain_heads[rows], attend, segment.circulation,
                     None if out_heads is None else out_heads[rows, :, tokens], workspace,
-                    None if pending.x is None else pending.x[rows], call.mask_of(rows), tokens,
+                    None if pending.x is None else pending.x[rows], call.mask_of(rows), tokens, call.pads_values,
                 )  # fmt: skip
                 self._replace_nonfinite(new, None if plain_heads is None else plain_heads[rows, :, tokens], applied.finite)
                 if out is None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-# Elements of q in a chunk of several heads: what is computed for them takes up to eight times as much. On a CPU as few as
-# keep it in the cache; elsewhere so many that starting the work takes no time worth naming.
+# Elements of q in a chunk of several heads. On a CPU as few as keep what is computed for them in the cache; elsewhere so many
+# that starting the work takes no time worth naming, and as few as bound the memory: doubled heads take four times as much,
+# eight times where values are padded to their width.
 MAX_ELEMENTS_CPU = 2**16
 MAX_ELEMENTS = 2**24
+MAX_DOUBLED, MAX_DOUBLED_PADDED = 2**23, 2**22
 
 # A CPU tile of attention
 MAX_LOGITS_OF_A_HEAD = 2**19
@@ -18,9 +20,9 @@ MAX_LOGITS_OF_SEVERAL_HEADS = 2**17
 MIN_ROWS_OF_A_THREAD = 128  # fewer are multiplied faster by all threads together
 
 
-def head_chunks(q: Tensor) -> Iterator[slice]:
-    """Chunks of the heads of q, (B, H, L, d), for work that writes tensors of its size."""
-    return even_slices(q.shape[1], chunk_size(q[:, 0].numel(), q.device))
+def head_chunks(q: Tensor, padded: bool) -> Iterator[slice]:
+    """Chunks of the heads of q, (B, H, L, d), to be doubled; `padded` where values are then padded to their width."""
+    return even_slices(q.shape[1], chunk_size(q[:, 0].numel(), q.device, MAX_DOUBLED_PADDED if padded else MAX_DOUBLED))
 
 
 def head_chunks_for_products(q: Tensor) -> Iterator[slice]:
@@ -77,9 +79,9 @@ def even_slices(total: int, most: int) -> Iterator[slice]:
     return (slice(first, first + size) for first in range(0, total, size))
 
 
-def chunk_size(elements: int, device: torch.device) -> int:
-    """How many items of so many elements each fit in one chunk on this device, at least 1."""
-    return max(1, (MAX_ELEMENTS_CPU if device.type == "cpu" else MAX_ELEMENTS) // max(1, elements))
+def chunk_size(elements: int, device: torch.device, most: int = MAX_ELEMENTS) -> int:
+    """How many items of so many elements each fit in one chunk on this device, of `most` elements where it is no CPU; at least 1."""
+    return max(1, (MAX_ELEMENTS_CPU if device.type == "cpu" else most) // max(1, elements))
 
 
 def take_heads(value: float | Tensor, heads: slice) -> float | Tensor:

@@ -24,13 +24,14 @@ class AttendHeads(Protocol):
 
 def circulate(
     q: Tensor, k: Tensor, v: Tensor, plain: Tensor | None, attend: AttendHeads, settings: CirculationSettings, out: Tensor | None,
-    workspace: Workspace, x: Tensor | None = None, mask: Tensor | None = None, tokens: slice = ALL,
+    workspace: Workspace, x: Tensor | None = None, mask: Tensor | None = None, tokens: slice = ALL, padded: bool = True,
 ) -> tuple[Tensor, Applied]:  # fmt: skip
     """ρ (o + β (o_α − o)) for one attention call, or o_α alone where `settings.one_call`: (B, H, N, d), and what was applied.
 
     q, k, v and `plain`, which is o = softmax(M) v and not needed for one call, are (B, H, L, d). The mask, added after
     scaling, is in `attend` already. `x`, (B, L, C), and `mask`, broadcastable to (B, H, L, L), are for input space only.
-    The result is written into `out`, or where that is None into memory in the order (B, N, H, d).
+    The result is written into `out`, or where that is None into memory in the order (B, N, H, d). `padded` says that `attend`
+    pads values to the width of doubled heads.
 
     `tokens` are the N tokens among which the circulation is scaled: the block of M of their rows and
     columns. All other logits stay as they are. The rows of the other tokens then stay as they are
@@ -40,7 +41,7 @@ def circulate(
     double: Doubling = formula.doubled if q.device.type == "cpu" or tokens != ALL else doubled_in_one_buffer
     alpha_of_keys = alpha if tokens == ALL else alpha_per_key(tokens, alpha, q)
     in_input_space, ratios = settings.rescale == INPUT_SPACE and not settings.one_call, []
-    chunks = list(single_heads(q) if in_input_space else head_chunks(q))
+    chunks = list(single_heads(q) if in_input_space else head_chunks(q, padded))
     if out is None and len(chunks) > 1:
         batch, _, length, _ = q[:, :, tokens].shape
         out = torch.empty(batch, length, *v.shape[1::2], dtype=v.dtype, device=v.device).transpose(1, 2)
