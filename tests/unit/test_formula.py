@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import dense
 from support.errors import assert_rounding_at_most_twice
+from support.half import measure_as_on_a_gpu
 from support.host import engine
 
 choices, formula, measures = engine("choices"), engine("method.formula"), engine("method.measures")
@@ -115,6 +116,19 @@ def test_the_adaptive_rule(shape, seed, alpha, beta):
 def test_the_symmetry_index(shape, seed):
     q, k, _ = tensors(*shape, seed=seed)
     torch.testing.assert_close(formula.symmetry_index(*formula.products(q, k)), dense.eta(q, k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_the_products_of_half_tensors_are_sums_in_float32(dtype, monkeypatch):
+    """With and without float32 copies of q and k, of which ComfyUI's heads are slices. Sums in half would overflow float16."""
+    q, k = ((20 * t).to(dtype).transpose(1, 2) for t in tensors(2, 1024, 3, 8, count=2))
+    exact = formula.products(q.double(), k.double())
+    in_copies = formula.products(q, k)
+    measure_as_on_a_gpu(monkeypatch)
+    for ours, copied, written_out in zip(formula.products(q, k), in_copies, exact):
+        assert ours.dtype == copied.dtype == torch.float32
+        torch.testing.assert_close(ours.double(), written_out, rtol=1e-5, atol=1e-5 * float(written_out.abs().max()))
+        torch.testing.assert_close(ours, copied, rtol=1e-5, atol=1e-5 * float(written_out.abs().max()))
 
 
 @cases

@@ -5,7 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import dense
+from support.errors import assert_rounding_at_most_twice
 from support.golden import golden, named
+from support.half import measure_as_on_a_gpu
 from support.host import engine
 
 stability, workspace = engine("method.fast.measures"), engine("method.fast.workspace").Workspace()
@@ -61,8 +63,42 @@ def test_the_measures_equal_the_written_out_formulas(shape, channels, rotary, bi
     whole = stability.measure(q, k, [retrieval], workspace)
     by_head = stability.measure(q, k, retrieval.split(1, dim=1), workspace)
     in_its_memory = stability.measure(q, k, (head.clone() for head in retrieval.split(1, dim=1)), workspace, overwrite=True)
-    for measured in (whole, by_head, in_its_memory):
+    with pytest.MonkeyPatch.context() as patch:
+        measure_as_on_a_gpu(patch)
+        in_few_passes = stability.measure(q, k, retrieval.split(1, dim=1), workspace)
+    for measured in (whole, by_head, in_its_memory, in_few_passes):
         torch.testing.assert_close(measured.double(), expected, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("bias", [0.0, 3.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_few_passes_round_at_most_twice_as_much_as_the_formulas(dtype, bias, monkeypatch):
+    """As on a GPU, in products of half tensors. The formulas' own η overflows in float16: there it may be one rounding off."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 384, 64, generator=generator) for _ in range(3))
+    k = k / 2 + q
+    retrieval = dense.logits(q, k).softmax(-1) @ v
+    q, k = (t + bias * torch.randn(64, generator=generator) for t in (q, k))
+    q, k, retrieval = (t.to(dtype) for t in (q, k, retrieval))
+    exact, plain = dense.measures(*(t.double() for t in (q, k, retrieval))), dense.measures(q, k, retrieval)
+    measure_as_on_a_gpu(monkeypatch)
+    measured = stability.measure_values(q, k, retrieval, workspace)
+    assert measured.dtype == torch.float32
+    for row in range(3):
+        assert_rounding_at_most_twice(measured[row], plain[row], exact[row])
+    torch.testing.assert_close(measured[3:].double(), exact[3:], rtol=max(1e-5, torch.finfo(dtype).eps), atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 100.0])
+def test_few_passes_stay_within_the_range_of_float16(scale, monkeypatch):
+    """u, w and h themselves would leave it. A channel that is zero has neither energy nor instability."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, retrieval = (scale * torch.randn(1, 2, 512, 64, generator=generator) for _ in range(3))
+    retrieval[..., 0] = 0
+    q, k, retrieval = (t.half() for t in (q, k, retrieval))
+    expected = stability.measure_values(q, k, retrieval, workspace)
+    measure_as_on_a_gpu(monkeypatch)
+    torch.testing.assert_close(stability.measure_values(q, k, retrieval, workspace), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,9 @@ from ..choices import ALPHA_RANGE, BATCH, DEVIATION, IMAGE, NO_RESCALE, VALUE_SP
 from .settings import AdaptiveSettings
 
 ALL = slice(None)  # all tokens of a call
+HALF = (torch.float16, torch.bfloat16)
+# The devices on which torch multiplies half tensors and gives the sums in float32: NVIDIA's, from torch 2.8 on
+SUMS_IN_FLOAT32 = {"cuda"} if torch.version.hip is None and "dtype" in torch.ops.aten.bmm.overloads() else set()
 
 # Ordinary attention, softmax(q kᵀ / √(2d)) v: q (B, H, N, 2d), k (B, H, L, 2d), v (B, H, L, d) -> (B, H, N, d)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -143,8 +146,32 @@ def adapt(
 
 def products(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """qᵀq, kᵀk and kᵀq, each (B, H, d, d), float32 or wider."""
-    q, k = (t if t.dtype == torch.float64 else t.float() for t in (q, k))
-    return q.mT @ q, k.mT @ k, k.mT @ q
+    q, k = (t.to(product_dtype(t)) for t in (q, k))
+    return product(q, q), product(k, k), product(k, q)
+
+
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """xᵀ y, a sum over tokens in float32 or wider, (B, H, d, D): x (B, H, L, d) and y (B, H, L, D) in the `product_dtype`.
+
+    Half tensors image by image: the heads of several images, as ComfyUI lays them, are one batch of matrices only in a copy.
+    """
+    if x.dtype not in HALF:
+        return x.mT @ y
+    out = torch.empty(*x.shape[:2], x.shape[-1], y.shape[-1], dtype=torch.float32, device=x.device)
+    for of_x, of_y, of_out in zip(x, y, out):
+        torch.bmm(of_x.mT, of_y, out_dtype=torch.float32, out=of_out)
+    return out
+
+
+def product_dtype(t: Tensor) -> torch.dtype:
+    """The dtype in which `product` takes t: its own where that is half and the device adds up in float32, else float32 or wider.
+
+    torch refuses float32 sums of float16 while it is told to add up in float16, as by ComfyUI's `--fast`.
+    """
+    possible = t.device.type in SUMS_IN_FLOAT32 and t.dtype in HALF
+    if possible and not (t.dtype == torch.float16 and torch.backends.cuda.matmul.allow_fp16_accumulation):
+        return t.dtype
+    return torch.promote_types(t.dtype, torch.float32)
 
 
 def symmetry_index(qq: Tensor, kk: Tensor, kq: Tensor) -> Tensor:

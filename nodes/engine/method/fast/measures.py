@@ -8,11 +8,12 @@ kᵀ [k ; q ; s] and qᵀ [q ; s] hold u = kᵀ s, w = qᵀ s and what η consis
 import math
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from ..formula import Applied, symmetry_index
+from ..formula import Applied, product, product_dtype, symmetry_index
 from ..measures import skew_ratio
 from .chunks import channel_chunks, head_chunks_for_products, parts_of_tokens
 from .input_space import retrievals
@@ -39,18 +40,42 @@ def measure(q: Tensor, k: Tensor, retrievals: Iterable[Tensor], workspace: Works
     q, k (B, H, L, d) as they came, not centred; `retrievals` is what the heads retrieved, all at once
     or by chunks of heads, each (B, heads, L, D); `overwrite` where nobody else needs it.
     """
+    sums_of = partial(_sums_in_cache, workspace=workspace, overwrite=overwrite) if q.device.type == "cpu" else _sums_in_few_passes
     chunks, done = [], 0
     for retrieval in retrievals:
         heads = slice(done, done + retrieval.shape[1])
         done = heads.stop
-        chunks.append(_sums(q[:, heads], k[:, heads], retrieval, workspace, overwrite))
-    *sums, eta = (torch.cat(values, dim=1) for values in zip(*chunks))
+        chunks.append(sums_of(q[:, heads], k[:, heads], retrieval))
+    *sums, eta = chunks[0] if len(chunks) == 1 else (torch.cat(values, dim=1) for values in zip(*chunks))
     per_head = torch.stack((*(m.mean(dim=-1) for m in _of_unit_length(*sums)), eta, skew_ratio(eta)))
     return per_head.mean(dim=2)
 
 
-def _sums(q: Tensor, k: Tensor, retrieval: Tensor, workspace: Workspace, overwrite: bool) -> tuple[Tensor, ...]:
-    """u·w, r, ‖s‖² and ‖2h‖² of each channel, each (B, H, D), and η of each head, (B, H).
+def _sums_in_few_passes(q: Tensor, k: Tensor, retrieval: Tensor) -> tuple[Tensor, ...]:
+    """u·w, r, ‖s‖² and ‖2h‖² of each channel, each (B, H, D), and η of each head, (B, H), where each pass over memory counts.
+
+    With p = [k ; q], the product pᵀ [p ; s] holds all that is summed over tokens: [u ; w] is pᵀ s, and since 2h = p [w ; u],
+    ‖2h‖² = [w ; u]ᵀ pᵀp [w ; u]. Only r needs h itself, whose sign in half precision is good enough.
+    """
+    (tokens, d), channels, dtype = q.shape[2:], retrieval.shape[-1], torch.promote_types(q.dtype, torch.float32)
+    side_by_side = torch.empty(*retrieval.shape[:-1], 2 * d + channels, dtype=product_dtype(q), device=q.device)
+    for t, place in zip((k, q, retrieval), side_by_side.split((d, d, channels), dim=-1)):
+        torch.sub(t, t.mean(dim=-2, keepdim=True, dtype=dtype), out=place)
+    p, s = side_by_side.split((2 * d, channels), dim=-1)
+    pp, uw = product(p, side_by_side).split((2 * d, channels), dim=-1)
+    wu = uw.roll(d, dims=-2)
+    double_h_squared = (pp @ wu).mul_(wu).sum(dim=-2)
+    to_mean_square_1 = (double_h_squared / tokens).clamp_min_(_TINY).rsqrt_().unsqueeze(-2)  # which is in the range of float16
+    h = p @ torch.mul(wu, to_mean_square_1, out=torch.empty_like(wu, dtype=p.dtype))
+    unstable = h.mul_(s).lt_(0).mean(dim=-2, dtype=dtype)
+    s_squared = torch.linalg.vector_norm(s, dim=-2, dtype=dtype).square_()
+    (kk, kq), (_, qq) = (rows.split(d, dim=-1) for rows in pp.split(d, dim=-2))
+    u, w = uw.split(d, dim=-2)
+    return (u * w).sum(dim=-2), unstable, s_squared, double_h_squared, symmetry_index(qq, kk, kq)
+
+
+def _sums_in_cache(q: Tensor, k: Tensor, retrieval: Tensor, workspace: Workspace, overwrite: bool) -> tuple[Tensor, ...]:
+    """The same on a CPU, in memory that is used again.
 
     The tokens of a head are divided into parts, so that threads share a head that is alone: tensors of tokens are
     (heads·parts, tokens/parts, ·), those of heads (heads, ·, ·).
@@ -100,6 +125,6 @@ def _multiply(x: Tensor, y: Tensor, parts: int, memory: Tensor, out: Tensor) -> 
 
 
 def _of_unit_length(product: Tensor, unstable: Tensor, s_squared: Tensor, double_h_squared: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(E, r, alignment) of s scaled to length 1, from `_sums`."""
+    """(E, r, alignment) of s scaled to length 1, from the sums."""
     s_squared, double_h_squared = s_squared.clamp_min(_TINY), double_h_squared.clamp_min(_TINY)
     return -product / (2 * s_squared), unstable, (2 * product / (s_squared.sqrt() * double_h_squared.sqrt())).clamp(-1, 1)
