@@ -14,7 +14,7 @@ from demo.environment import HOME, prepare
 from demo.evidence.__main__ import REQUIREMENTS as EVIDENCE
 
 TESTS = Path(__file__).resolve().parent
-TIERS = ["unit", "sampling", "server", "browser", "study"]  # folders, the quickest first
+TIERS = ["unit", "gpu", "sampling", "server", "browser", "study"]  # folders, the quickest first
 REQUIREMENTS = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "prdc", *EVIDENCE]
 # The tests of the front end wait for a browser most of the time: the others run beside them. -n 0 is one after the other.
 TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]

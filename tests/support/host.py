@@ -1,13 +1,15 @@
 """ComfyUI in this process, on the CPU unless the benchmark asks for a GPU, and the pack loaded into it as ComfyUI loads a pack."""
 
 import importlib
+import sys
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "demo"))  # where pytest is started without `python3 -m tests`, as on a machine with a GPU
 
 import torch
 from circulation_demo.inprocess import load, node, patch, probe, with_hidden  # noqa: F401
 from packaging.version import Version
-
-ROOT = Path(__file__).resolve().parents[2]
 
 torch.set_num_threads(1)  # models this small gain nothing from more, and lose much on a busy machine
 PACK = load(ROOT)
