@@ -32,24 +32,25 @@ def mask(*shape, dtype):
 def cases():
     """{name: arguments of `rehearse`}"""
     for dtype, name in DTYPES.items():
-        for space in (VALUE_SPACE, INPUT_SPACE, OFF):
+        spaces = (VALUE_SPACE,) if dtype == torch.bfloat16 else (VALUE_SPACE, INPUT_SPACE)  # what differs from float16 is in value space
+        masks = mask(2, 1, 1024, 1024, dtype=dtype)
+        yield f"{name} no rescale", unet(dtype, circulation=Circulation(1.05, 3.0, OFF))
+        yield f"{name} one pass", unet(dtype, circulation=Circulation(1.05, 3.0, method="one pass"))
+        for space in spaces:
             yield f"{name} {space}", unet(dtype, circulation=Circulation(1.05, 3.0, space))
-        for space in (VALUE_SPACE, INPUT_SPACE):
             yield f"{name} adaptive, {space}", unet(dtype, circulation=Circulation(1.2, 5.0, space, Adaptive()))
             yield f"{name} probe, {space}", unet(dtype, probed=space)
+            yield f"{name} mask, {space}", unet(dtype, circulation=Circulation(1.05, 3.0, space), mask=masks)
         yield f"{name} image and text", joint(dtype, circulation=Circulation(1.05, 3.0))
-        yield f"{name} image and text, adaptive and probe", joint(
-            dtype, circulation=Circulation(1.2, 5.0, adaptive=Adaptive()), probed=VALUE_SPACE
-        )
-        for space in (VALUE_SPACE, INPUT_SPACE):
-            yield (
-                f"{name} mask, {space}",
-                unet(dtype, circulation=Circulation(1.05, 3.0, space), mask=mask(2, 1, 1024, 1024, dtype=dtype)),
-            )
+        yield f"{name} image and text, one pass", joint(dtype, circulation=Circulation(1.05, 3.0, method="one pass"))
+        adaptive = Circulation(1.2, 5.0, adaptive=Adaptive())
+        yield f"{name} image and text, adaptive and probe", joint(dtype, circulation=adaptive, probed=VALUE_SPACE)
     for over, formula in product(("image", "head", "batch"), ("deviation", "scale")):
         yield f"adaptive over {over}, {formula}", unet(circulation=Circulation(1.2, 5.0, adaptive=Adaptive(formula=formula, eta_over=over)))
     yield "adaptive alpha only", unet(circulation=Circulation(1.2, 5.0, adaptive=Adaptive(adapts_beta=False)))
     yield "adaptive beta only", unet(circulation=Circulation(1.2, 5.0, adaptive=Adaptive(adapts_alpha=False)))
+    yield "adaptive, one pass", unet(circulation=Circulation(1.2, 5.0, adaptive=Adaptive(), method="one pass"))
+    yield "one pass, probe", unet(circulation=Circulation(1.05, 3.0, method="one pass"), probed=VALUE_SPACE)
     yield "schedule", unet(circulation=Circulation(1.05, 3.0, factor=0.5))
     yield "schedule, adaptive", unet(circulation=Circulation(1.05, 3.0, adaptive=Adaptive(), factor=0.5))
     yield "beta 1", unet(circulation=Circulation(1.05, 1.0))
@@ -69,8 +70,9 @@ def cases():
     yield "mask, probe in input space", unet(probed=INPUT_SPACE, mask=mask(2, 1024, 1024, dtype=torch.float16))
     yield "another pack's attention", unet(circulation=Circulation(1.05, 3.0), previous=lambda func, *args, **kwargs: func(*args, **kwargs))
     for card in (H100, RTX_4090):
-        yield f"UNet on {card.capability}", unet(circulation=Circulation(1.05, 3.0), card=card)
-        yield f"image and text on {card.capability}", joint(torch.bfloat16, circulation=Circulation(1.05, 3.0), card=card)
+        for method in ("paper", "one pass"):
+            yield f"UNet on {card}, {method}", unet(circulation=Circulation(1.05, 3.0, method=method), card=card)
+            yield f"image and text on {card}, {method}", joint(torch.bfloat16, circulation=Circulation(1.05, 3.0, method=method), card=card)
 
 
 CASES = dict(cases())

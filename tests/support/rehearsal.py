@@ -12,33 +12,50 @@ import weakref
 from collections import Counter
 from dataclasses import dataclass
 from typing import NamedTuple
+from unittest import mock
 
 import comfy.ldm.modules.attention as attention
+import comfy.ops
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from . import calls
+from .host import engine
 
 HALF = (torch.float16, torch.bfloat16)
 BLOCK = 512  # bytes, of which torch's allocator gives multiples
 
 
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+
+
 @dataclass(frozen=True)
 class Card:
-    """A GPU, and the order in which torch asks its kernels of attention there."""
+    """A GPU, and the order in which torch's attention tries its kernels there, if it is ComfyUI that says it."""
 
     capability: tuple[int, int]
+    order: tuple[str, ...] | None = None
     cudnn: int = 92400
-    order: tuple[str, ...] = ("flash", "efficient", "math")
+
+    def __str__(self) -> str:
+        return "sm_{}{}".format(*self.capability)
 
 
+TORCHS_OWN = ("flash", "efficient", "math")
+COMFYUIS = ("flash", "cudnn", "efficient", "math")  # of newer versions
 A100 = Card((8, 0))
-RTX_4090 = Card((8, 9), order=("flash", "cudnn", "efficient", "math"))  # as newer ComfyUIs set it
-H100 = Card((9, 0), order=("cudnn", "flash", "efficient", "math"))
+RTX_4090 = Card((8, 9), COMFYUIS)
+H100 = Card((9, 0), COMFYUIS)
 
 
 @dataclass(frozen=True)
@@ -176,25 +193,24 @@ def fake_gpu(card: Card = A100):
         assert not (dropout_p or is_causal or enable_gqa), "what no call of ours asks for"
         if attn_mask is not None and attn_mask.dtype not in (torch.bool, q.dtype):
             raise RuntimeError(f"attn_mask is {attn_mask.dtype} and the query {q.dtype}")
-        kernel = next(kernel for kernel in card.order if takes(kernel, card, q, k, v, attn_mask))
+        kernel = next(kernel for kernel in order if takes(kernel, card, q, k, v, attn_mask))
         chosen[kernel, q.shape[-1], v.shape[-1]] += 1
         return attend(kernel, q, k, v, attn_mask, scale)
 
-    replaced = [
-        (F, "scaled_dot_product_attention", choose),
-        (torch.cuda, "get_device_capability", lambda device=None: card.capability),
-        (torch.backends.cudnn, "version", lambda: card.cudnn),
-        (attention, "SDP_BATCH_LIMIT", 2**15),  # as ComfyUI sets it on NVIDIA's
-    ]
-    before = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    for module, name, value in replaced:
-        setattr(module, name, value)
-    try:
-        with FakeTensorMode(allow_fallback_kernels=False):
-            yield chosen
-    finally:
-        for module, name, value in before:
-            setattr(module, name, value)
+    order = card.order or TORCHS_OWN
+    with contextlib.ExitStack() as stack:
+
+        def replace(module, name, value):
+            stack.enter_context(mock.patch.object(module, name, value, create=True))
+
+        replace(F, "scaled_dot_product_attention", choose)
+        replace(attention, "SDP_BATCH_LIMIT", 2**15)  # as on NVIDIA's
+        if card.order:
+            replace(comfy.ops, "SDPA_BACKEND_PRIORITY", [KERNELS[kernel] for kernel in card.order])
+        replace(torch.backends.cudnn, "version", lambda: card.cudnn)
+        replace(engine("comfy.kernels"), "_capability", lambda device: card.capability)
+        stack.enter_context(FakeTensorMode(allow_fallback_kernels=False))
+        yield chosen
 
 
 class Figures(NamedTuple):
