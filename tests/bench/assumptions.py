@@ -14,6 +14,7 @@ LARGER = float("inf")
 @dataclass(frozen=True)
 class Card:
     name: str
+    capability: tuple[int, int]
     matmul: float  # sustained TFLOPS, half precision
     convolution: float  # the same
     bandwidth: float  # TB/s that element-wise operations reach
@@ -21,11 +22,13 @@ class Card:
     unpadded: Kernels  # the same backend or PyTorch's, with values half as wide as queries and keys; the size is that of the queries
     fused: Kernels  # a plain attention in Triton; the fused kernel is taken to reach the same per product
     sources: dict[str, str]
+    cudnn: int = 92400
     exact: Kernels | None = None  # where `attention` is quantised: what the paper's method takes for both of its calls
 
 
 A100 = Card(
     "A100",
+    (8, 0),
     matmul=220,
     convolution=140,
     bandwidth=1.4,
@@ -42,6 +45,7 @@ A100 = Card(
 )
 RTX_4090 = Card(
     "RTX 4090",
+    (8, 9),
     matmul=150,
     convolution=110,
     bandwidth=1.2,
@@ -58,6 +62,7 @@ RTX_4090 = Card(
 )
 H100 = Card(
     "H100",
+    (9, 0),
     matmul=600,
     convolution=330,
     bandwidth=2.6,
@@ -74,16 +79,19 @@ H100 = Card(
 )
 H100_OLDER = Card(
     "H100, cuDNN up to 9.22",
+    (9, 0),
     matmul=H100.matmul,
     convolution=H100.convolution,
     bandwidth=H100.bandwidth,
     attention={**H100.attention, 256: 323},
     unpadded={128: 580, LARGER: 180},
     fused=H100.fused,
+    cudnn=92200,
     sources={"attention": f"heads of 256 by FlashAttention-2 in {FA3}", "else": "as H100"},
 )
 RTX_4090_SAGE = Card(
     "RTX 4090, SageAttention 2",
+    (8, 9),
     matmul=RTX_4090.matmul,
     convolution=RTX_4090.convolution,
     bandwidth=RTX_4090.bandwidth,
@@ -99,20 +107,25 @@ RTX_4090_SAGE = Card(
 CARDS = (A100, RTX_4090, H100, H100_OLDER, RTX_4090_SAGE)
 
 
+# What becomes of values in a call with doubled heads; the fused kernel has none
+PADDED, UNPADDED, FUSED = "padded", "unpadded", "fused"
+
+
 @dataclass(frozen=True)
 class Method:
     name: str
-    calls: str  # how the skewed logits are computed: "padded", "unpadded" or "fused"
     keeps_plain: bool  # the model's own call is needed too
-    passes: int  # tensors of the size of q that are read or written outside attention: counted by hand, ceilings of tests/gpu
+    passes: dict[str, int]  # tensors of the size of q that are read or written outside attention, as tests/gpu/test_ceilings.py counts them
+    values: str | None = None  # PADDED, UNPADDED, FUSED, or as the pack decides
     eta: bool = False  # three d×d products for η
 
 
-ONE_PASS_PADDED = Method("one pass, padded", "padded", False, 12)
+ONE_PASS = {PADDED: 12, UNPADDED: 8, FUSED: 1}
 METHODS = (
-    Method("paper, beta 3", "padded", True, 12),
-    Method("adaptive", "padded", True, 25, eta=True),
-    ONE_PASS_PADDED,
-    Method("one pass, unpadded", "unpadded", False, 8),
-    Method("one pass, fused", "fused", False, 1),
+    Method("paper, beta 3", True, {PADDED: 18, UNPADDED: 14}),
+    Method("adaptive", True, {PADDED: 25, UNPADDED: 20}, eta=True),
+    Method("one pass", False, ONE_PASS),
+    Method("one pass, padded", False, ONE_PASS, PADDED),
+    Method("one pass, unpadded", False, ONE_PASS, UNPADDED),
+    Method("one pass, fused", False, ONE_PASS, FUSED),
 )

@@ -14,14 +14,15 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from support.host import COMFYUI  # first: it finds ComfyUI
+from support.host import COMFYUI, engine  # first: it finds ComfyUI
 
 import torch
 
 import page
-from assumptions import CARDS, LARGER, METHODS, ONE_PASS_PADDED, Card, Kernels, Method
+from assumptions import CARDS, FUSED, LARGER, METHODS, PADDED, UNPADDED, Card, Kernels, Method
 from full_size import MODELS, Attention, Step, count
 
+HEAD_LIMITS, NARROW_VALUES = engine("comfy.kernels").HEAD_LIMITS, engine("comfy.kernels").NARROW_VALUES
 BYTES = 2  # of a number in half precision
 
 
@@ -39,18 +40,28 @@ def plain_seconds(each: Attention, kernels: Kernels) -> float:
 def circulated_seconds(each: Attention, card: Card, method: Method) -> float:
     """Time of a circulated attention. A call with doubled heads is 2 products for the logits, and with padded values 2 more, else 1."""
     kernels = card.exact or card.attention if method.keeps_plain else card.attention
-    seconds = method.passes * each.size_of_q * BYTES / (card.bandwidth * 1e12)
+    values = values_of(each, card, method)
+    seconds = method.passes[values] * each.size_of_q * BYTES / (card.bandwidth * 1e12)
     if method.keeps_plain:
         seconds += plain_seconds(each, kernels)
     if method.eta:
         seconds += 6 * each.size_of_q * each.head_dim / (card.matmul * 1e12)
-    if method.calls == "fused":
-        if each.head_dim > max(card.fused):
-            return circulated_seconds(each, card, ONE_PASS_PADDED)
+    if values == FUSED:
         return seconds + attention_seconds(3, each.product, each.head_dim, card.fused)
-    if method.calls == "unpadded":
+    if values == UNPADDED:
         return seconds + attention_seconds(3, each.product, 2 * each.head_dim, card.unpadded)
     return seconds + attention_seconds(4, each.product, 2 * each.head_dim, kernels)
+
+
+def values_of(each: Attention, card: Card, method: Method) -> str:
+    """What becomes of the values, where the method leaves it open as the pack decides, in a ComfyUI that has torch try cuDNN early."""
+    if method.values and not (method.values == FUSED and each.head_dim > max(card.fused)):
+        return method.values
+    width = 2 * each.head_dim
+    if card.exact and not method.keeps_plain and width <= HEAD_LIMITS["sage"]:
+        return PADDED  # by the quantised backend
+    rows = [row for row in NARROW_VALUES if row.capability == card.capability and row.cudnn <= card.cudnn]
+    return UNPADDED if any(width <= row.largest_head for row in rows) else PADDED
 
 
 def step_seconds(step: Step, card: Card, method: Method | None = None) -> float:

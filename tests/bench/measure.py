@@ -176,17 +176,14 @@ def main() -> None:
     rounds = options.rounds or (5 if options.quick else 11 if cpu else 30)
     batch = options.batch or (1 if cpu else 2)
     print(json.dumps(machine(), ensure_ascii=False), f"batch {batch}, {rounds} interleaved rounds", flush=True)
-    found: list[Row] = []
+    setting = dict(machine=machine(), batch=batch, rounds=rounds, steps=options.steps)
     with torch.inference_mode():
         for group in options.shapes.split(","):
-            if group == "models":
-                found += measure_models(options.device, rounds)
-            else:
-                found += measure_shapes(group, rounds, batch)
+            found = measure_models(options.device, rounds) if group == "models" else measure_shapes(group, rounds, batch)
             if group == "tiny":
                 found += measure_models("tiny", rounds)
-    if options.json:
-        write(options.json, dict(machine=machine(), batch=batch, rounds=rounds, steps=options.steps), [asdict(row) for row in found])
+            if options.json:  # at once: a later group may need more memory or time than there is
+                write(options.json, setting, [asdict(row) for row in found])
 
 
 def write(path: Path, setting: dict, found: list[dict]) -> None:

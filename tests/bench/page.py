@@ -12,7 +12,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "costs.md")
 MARK = re.compile(r"(<!-- table: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 COLUMNS = ("value space", "adaptive", "probe, value space", "both, value space", "input space", "probe, input space")
 PUBLISHED = ("published", "published, adaptive")
-PAPER, ONE_PASS = "paper, beta 3", ("one pass, padded", "one pass, unpadded")  # of the cost model
+PAPER, ONE_PASS = "paper, beta 3", "one pass"  # of the cost model
 MORE = "memory, value space"
 
 
@@ -46,12 +46,12 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def short(found: dict) -> str:
     """What the table says of two models, least to most of all cards."""
 
-    def span(model: str, *methods: str) -> str:
-        ratios = [min(row["ratios"][method] for method in methods) for row in found["modelled"] if row["model"] == model]
+    def span(model: str, method: str) -> str:
+        ratios = [row["ratios"][method] for row in found["modelled"] if row["model"] == model]
         return f"{min(ratios):.2f} to {max(ratios):.2f}×"
 
     models = [
-        f"{model} {span(model, PAPER)} with the paper's method and {span(model, *ONE_PASS)} in one pass"
+        f"{model} {span(model, PAPER)} with the paper's method and {span(model, ONE_PASS)} in one pass"
         for model in ("SDXL 1024²", "Wan 14B 720p, 81 frames")
     ]
     on_gpu = "" if (RESULTS / "cuda.json").exists() else " No GPU has measured it."
@@ -97,13 +97,19 @@ def assumed(found: dict) -> str:
     ]
     sources = [[card["name"], name, source] for card in cards for name, source in card["sources"].items()]
     methods = [
-        [each["name"], "yes" if each["keeps_plain"] else "no", each["calls"], str(each["passes"])] for each in found["assumed"]["methods"]
+        [
+            each["name"],
+            "yes" if each["keeps_plain"] else "no",
+            each["values"] or "as the pack decides",
+            ", ".join(f"{values} {passes}" for values, passes in each["passes"].items()),
+        ]
+        for each in found["assumed"]["methods"]
     ]
     return "\n".join(
         (
             table(head, rows),
             table(["", "", "source"], sources),
-            table(["", "the model's own call too", "the skewed call", "tensors of the size of q moved outside attention"], methods),
+            table(["", "the model's own call too", "values", "tensors of the size of q moved outside attention"], methods),
         )
     )
 

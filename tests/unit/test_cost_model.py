@@ -12,15 +12,15 @@ sys.path.append(str(ROOT / "tests" / "bench"))
 
 import cost_model
 import page
-from assumptions import CARDS, LARGER, METHODS, RTX_4090, RTX_4090_SAGE, Card
+from assumptions import A100, CARDS, H100, H100_OLDER, LARGER, METHODS, RTX_4090, RTX_4090_SAGE, Card
 from full_size import MODELS, Attention, Step, count
 
 MODEL = {model.name: model for model in MODELS}
 counted = cache(lambda name: count(MODEL[name]))
-PAPER, ADAPTIVE, PADDED, UNPADDED, FUSED = METHODS
+PAPER, ADAPTIVE, ONE_PASS, PADDED, UNPADDED, FUSED = METHODS
 
 # Everything at 1 TFLOPS, and moving a tensor costs nothing: a ratio is then one of products.
-EVEN = Card("even", 1, 1, float("inf"), attention={LARGER: 1}, unpadded={LARGER: 1}, fused={LARGER: 1}, sources={})
+EVEN = Card("even", (0, 0), 1, 1, float("inf"), attention={LARGER: 1}, unpadded={LARGER: 1}, fused={LARGER: 1}, sources={})
 HALF_ATTENTION = Step(matmul=4000, convolution=0, moved=0, attentions={Attention(1, 1, 10, 10, 10, True): 1})
 
 
@@ -66,6 +66,21 @@ def test_heads_are_padded_to_the_next_kernel():
     assert cost_model.attention_seconds(2, 1e12, 80, {64: 1, LARGER: 0.5}) == pytest.approx(4)
 
 
+@pytest.mark.parametrize("card, head_dim, method, values", [
+    (A100, 64, PAPER, "padded"),
+    (RTX_4090, 64, PAPER, "unpadded"),
+    (RTX_4090, 128, ONE_PASS, "padded"),
+    (H100, 128, ONE_PASS, "unpadded"),
+    (H100_OLDER, 128, ONE_PASS, "padded"),
+    (RTX_4090_SAGE, 64, PAPER, "unpadded"),  # both calls by PyTorch
+    (RTX_4090_SAGE, 64, ONE_PASS, "padded"),  # by SageAttention
+    (RTX_4090, 64, FUSED, "fused"),
+    (H100, 160, FUSED, "padded"),  # larger than the kernel takes
+])  # fmt: skip
+def test_values_are_padded_where_the_pack_pads_them(card, head_dim, method, values):
+    assert cost_model.values_of(Attention(1, 1, 10, 10, head_dim, True), card, method) == values
+
+
 def test_both_calls_of_the_papers_method_are_exact_beside_a_quantised_backend():
     step = Step(10**15, 0, 0, {Attention(2, 10, 4096, 4096, 64, True): 10})
     exact = {**RTX_4090.attention, 64: RTX_4090.attention[64] / 2}
@@ -82,7 +97,7 @@ def test_more_work_costs_more(card):
     ratios = {row["model"]: row["ratios"] for row in STORED["modelled"] if row["card"] == card.name}
     assert ratios.keys() == MODEL.keys()
     for of_model in ratios.values():
-        assert 1 < of_model["one pass, padded"] < of_model["paper, beta 3"] < of_model["adaptive"]
+        assert 1 < of_model["one pass"] < of_model["paper, beta 3"] < of_model["adaptive"]
         assert all(ratio > 1 for ratio in of_model.values())
     for method in METHODS:
         assert ratios["Wan 14B 480p, 81 frames"][method.name] < ratios["Wan 14B 720p, 81 frames"][method.name]
