@@ -1,6 +1,5 @@
 """What the kernels behind ComfyUI's attention functions take, known before they are called: one row for each case."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -65,7 +64,7 @@ def takes_narrow_values(q: Tensor, width: int) -> bool:
     """Whether torch's attention without a mask is best given narrower values than heads of this width as they are, where q lies."""
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16) or not _tries_cudnn_first():
         return False
-    capability, cudnn = _capability(q.device), torch.backends.cudnn.version() or 0
+    capability, cudnn = torch.cuda.get_device_capability(q.device), torch.backends.cudnn.version() or 0
     return any(capability == row.capability and width <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
 
 
@@ -73,8 +72,3 @@ def _tries_cudnn_first() -> bool:
     """Whether ComfyUI has torch try cuDNN before the kernel for any sizes, which is slower. Others refuse values of another width."""
     order = [backend.name for backend in getattr(comfy.ops, "SDPA_BACKEND_PRIORITY", ())]
     return "CUDNN_ATTENTION" in order and order.index("CUDNN_ATTENTION") < order.index("EFFICIENT_ATTENTION")
-
-
-@functools.cache
-def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
