@@ -23,22 +23,21 @@ QUANTISED = ("sage", "sage3", "comfy_kitchen_int8")
 
 
 class NarrowValues(NamedTuple):
-    """A GPU on which torch's attention is faster with values narrower than the keys than with values that are padded."""
+    """GPUs on which torch's attention is faster with values narrower than the keys than with values that are padded."""
 
-    capability: tuple[int, int]
+    first: tuple[int, int]  # compute capabilities, both included
+    last: tuple[int, int]
     largest_head: int  # of q and k
     cudnn: int  # the least version, as torch gives it
 
 
-# cuDNN takes another width of values where q and k are at most 128 wide (pytorch#128348, #128350), on Hopper and the Blackwell of data
-# centres at most 256 from 9.22 on (sdp_utils.cpp of torch). Against FlashAttention 2, to which padded values go, it is 1.7 to 2.3 times
-# as fast on Hopper and as fast on an L40S, but 0.82 on an A100, 0.93 on an A10G, 0.88 on an RTX PRO 6000 (transformers#48163): these pad.
+# Padded values go to FlashAttention 2, narrow ones to cuDNN, which has three products to compute where the padded call has four. Its
+# speed for equal products is 0.82 of that on an A100, 0.88 on an RTX PRO 6000, 0.93 on an A10G, 1.00 on an L40S and 1.7 to 2.3 on
+# Hopper (transformers#48163): more than three quarters everywhere.
 NARROW_VALUES = (
-    NarrowValues((8, 9), 128, 90000),
-    NarrowValues((9, 0), 128, 90000),
-    NarrowValues((9, 0), 256, 92201),
-    NarrowValues((10, 0), 128, 90000),
-    NarrowValues((10, 0), 256, 92201),
+    NarrowValues((8, 0), (12, 9), 128, 90000),  # pytorch#128348, #128350
+    NarrowValues((9, 0), (9, 0), 256, 92201),  # these two: can_use_cudnn_attention in torch's sdp_utils.cpp
+    NarrowValues((10, 0), (10, 9), 256, 92201),
 )
 
 
@@ -65,7 +64,7 @@ def takes_narrow_values(q: Tensor, width: int) -> bool:
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16) or not _tries_cudnn_first():
         return False
     capability, cudnn = torch.cuda.get_device_capability(q.device), torch.backends.cudnn.version() or 0
-    return any(capability == row.capability and width <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
+    return any(row.first <= capability <= row.last and width <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
 
 
 def _tries_cudnn_first() -> bool:

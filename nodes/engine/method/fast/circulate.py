@@ -65,7 +65,7 @@ def circulate(
             torch.mul(new, rho, out=out[:, heads])
         del new  # before the next chunk's is computed
     assert out is not None
-    rho = None if settings.one_call or settings.rescale == NO_RESCALE else torch.cat(ratios, dim=1)
+    rho = None if settings.one_call or settings.rescale == NO_RESCALE else torch.cat(ratios, dim=1) if len(ratios) > 1 else ratios[0]
     return out, Applied(alpha_of_keys, beta, rho, finite_images(rho if rho is not None and settings.rescale == VALUE_SPACE else out))
 
 
