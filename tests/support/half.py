@@ -4,9 +4,12 @@ import torch
 
 from .host import engine
 
-# torch has this operator for GPUs alone: from now on the CPU has it too.
+# torch has this operator for GPUs alone: from now on the CPU has it too, and fake tensors, for which torch 2.11 lacks it
+PRODUCT = "bmm.dtype_out"
 LIBRARY = torch.library.Library("aten", "IMPL")
-LIBRARY.impl("bmm.dtype_out", lambda x, y, out_dtype, out: torch.bmm(x.to(out_dtype), y.to(out_dtype), out=out), "CPU")
+LIBRARY.impl(PRODUCT, lambda x, y, out_dtype, out: torch.bmm(x.to(out_dtype), y.to(out_dtype), out=out), "CPU")
+if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{PRODUCT}", "Meta"):
+    LIBRARY.impl(PRODUCT, lambda x, y, out_dtype, out: out, "Meta")
 
 
 def measure_as_on_a_gpu(monkeypatch):

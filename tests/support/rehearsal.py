@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from . import calls
+from . import calls, half  # noqa: F401  an operator that older fake tensors lack
 from .host import engine
 
 HALF = (torch.float16, torch.bfloat16)
