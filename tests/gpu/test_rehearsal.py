@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 from support.host import engine
-from support.rehearsal import H100, RTX_4090, Layer, Watch, fake_gpu, rehearse
+from support.rehearsal import H100, OLDER_COMFYUI, RTX_4090, Layer, Watch, fake_gpu, rehearse
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 if not torch.backends.cuda.is_built():
@@ -69,7 +69,7 @@ def cases():
     yield "mask of booleans", unet(circulation=Circulation(1.05, 3.0), mask=mask(2, 1024, 1024, dtype=torch.bool))
     yield "mask, probe in input space", unet(probed=INPUT_SPACE, mask=mask(2, 1024, 1024, dtype=torch.float16))
     yield "another pack's attention", unet(circulation=Circulation(1.05, 3.0), previous=lambda func, *args, **kwargs: func(*args, **kwargs))
-    for card in (H100, RTX_4090):
+    for card in (OLDER_COMFYUI, RTX_4090, H100):
         for method in ("paper", "one pass"):
             yield f"UNet on {card}, {method}", unet(circulation=Circulation(1.05, 3.0, method=method), card=card)
             yield f"image and text on {card}, {method}", joint(torch.bfloat16, circulation=Circulation(1.05, 3.0, method=method), card=card)

@@ -24,8 +24,8 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from . import calls, half  # noqa: F401  an operator that older fake tensors lack
-from .host import engine
+from . import calls
+from .half import LIBRARY  # noqa: F401  an operator that older fake tensors lack
 
 HALF = (torch.float16, torch.bfloat16)
 BLOCK = 512  # bytes, of which torch's allocator gives multiples
@@ -48,12 +48,13 @@ class Card:
     cudnn: int = 92400
 
     def __str__(self) -> str:
-        return "sm_{}{}".format(*self.capability)
+        return "sm_{}{}".format(*self.capability) + ", padded" * (self.order is None)
 
 
 TORCHS_OWN = ("flash", "efficient", "math")
 COMFYUIS = ("flash", "cudnn", "efficient", "math")  # of newer versions
-A100 = Card((8, 0))
+OLDER_COMFYUI = Card((8, 0))  # where no kernel for narrow values comes first
+A100 = Card((8, 0), COMFYUIS)
 RTX_4090 = Card((8, 9), COMFYUIS)
 H100 = Card((9, 0), COMFYUIS)
 
@@ -208,7 +209,7 @@ def fake_gpu(card: Card = A100):
         if card.order:
             replace(comfy.ops, "SDPA_BACKEND_PRIORITY", [KERNELS[kernel] for kernel in card.order])
         replace(torch.backends.cudnn, "version", lambda: card.cudnn)
-        replace(engine("comfy.kernels"), "_capability", lambda device: card.capability)
+        replace(torch.cuda, "get_device_capability", lambda device=None: card.capability)
         stack.enter_context(FakeTensorMode(allow_fallback_kernels=False))
         yield chosen
 
