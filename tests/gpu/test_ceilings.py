@@ -29,6 +29,7 @@ PATHS = {
     "adaptive": dict(circulation=Circulation(1.2, 5.0, adaptive=Adaptive())),
     "probe": dict(probed="value space"),
     "input space": dict(circulation=Circulation(1.05, 3.0, "input space (paper)")),
+    "probe of X": dict(probed="input space (paper)"),
 }
 
 # Kernels of the call (the plain one has 1); passes over q outside attention, which are bytes moved in bytes of q; and what is held at the
@@ -39,6 +40,7 @@ CEILINGS = {
     (A100, "SDXL 4096", "adaptive"): (46, 18.7, 4.0),
     (A100, "SDXL 4096", "probe"): (53, 23.3, 4.3),
     (A100, "SDXL 4096", "input space"): (181, 52.4, 3.4),
+    (A100, "SDXL 4096", "probe of X"): (361, 140.2, 3.4),
     (A100, "SDXL 1024", "value space"): (23, 12.3, 4.0),
     (A100, "SDXL 1024", "one pass"): (12, 6.0, 3.0),
     (A100, "SDXL 1024", "adaptive"): (46, 19.7, 4.0),
