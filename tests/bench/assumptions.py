@@ -120,10 +120,10 @@ class Method:
     eta: bool = False  # three d×d products for η
 
 
-ONE_PASS = {PADDED: 12, UNPADDED: 8, FUSED: 1}
+ONE_PASS = {PADDED: 12, UNPADDED: 7, FUSED: 1}
 METHODS = (
-    Method("paper, beta 3", True, {PADDED: 18, UNPADDED: 14}),
-    Method("adaptive", True, {PADDED: 25, UNPADDED: 20}, eta=True),
+    Method("paper, beta 3", True, {PADDED: 18, UNPADDED: 13}),
+    Method("adaptive", True, {PADDED: 25, UNPADDED: 19}, eta=True),
     Method("one pass", False, ONE_PASS),
     Method("one pass, padded", False, ONE_PASS, PADDED),
     Method("one pass, unpadded", False, ONE_PASS, UNPADDED),

@@ -22,35 +22,35 @@ import page
 from assumptions import CARDS, FUSED, LARGER, METHODS, PADDED, UNPADDED, Card, Kernels, Method
 from full_size import MODELS, Attention, Step, count
 
-HEAD_LIMITS, NARROW_VALUES = engine("comfy.kernels").HEAD_LIMITS, engine("comfy.kernels").NARROW_VALUES
+kernels = engine("comfy.kernels")
 BYTES = 2  # of a number in half precision
 
 
-def attention_seconds(products: float, flops: float, head_dim: int, kernels: Kernels) -> float:
+def attention_seconds(products: float, flops: float, head_dim: int, backend: Kernels) -> float:
     """Time of as many products of `flops` each, with heads padded to the next size that there is a kernel for."""
-    size = min(size for size in kernels if size >= head_dim)
+    size = min(size for size in backend if size >= head_dim)
     padding = 1 if size == LARGER else size / head_dim
-    return products * flops * padding / (kernels[size] * 1e12)
+    return products * flops * padding / (backend[size] * 1e12)
 
 
-def plain_seconds(each: Attention, kernels: Kernels) -> float:
-    return attention_seconds(2, each.product, each.head_dim, kernels)
+def plain_seconds(each: Attention, backend: Kernels) -> float:
+    return attention_seconds(2, each.product, each.head_dim, backend)
 
 
 def circulated_seconds(each: Attention, card: Card, method: Method) -> float:
     """Time of a circulated attention. A call with doubled heads is 2 products for the logits, and with padded values 2 more, else 1."""
-    kernels = card.exact or card.attention if method.keeps_plain else card.attention
+    backend = card.exact or card.attention if method.keeps_plain else card.attention
     values = values_of(each, card, method)
     seconds = method.passes[values] * each.size_of_q * BYTES / (card.bandwidth * 1e12)
     if method.keeps_plain:
-        seconds += plain_seconds(each, kernels)
+        seconds += plain_seconds(each, backend)
     if method.eta:
         seconds += 6 * each.size_of_q * each.head_dim / (card.matmul * 1e12)
     if values == FUSED:
         return seconds + attention_seconds(3, each.product, each.head_dim, card.fused)
     if values == UNPADDED:
         return seconds + attention_seconds(3, each.product, 2 * each.head_dim, card.unpadded)
-    return seconds + attention_seconds(4, each.product, 2 * each.head_dim, kernels)
+    return seconds + attention_seconds(4, each.product, 2 * each.head_dim, backend)
 
 
 def values_of(each: Attention, card: Card, method: Method) -> str:
@@ -58,10 +58,9 @@ def values_of(each: Attention, card: Card, method: Method) -> str:
     if method.values and not (method.values == FUSED and each.head_dim > max(card.fused)):
         return method.values
     width = 2 * each.head_dim
-    if card.exact and not method.keeps_plain and width <= HEAD_LIMITS["sage"]:
+    if card.exact and not method.keeps_plain and width <= kernels.HEAD_LIMITS["sage"]:
         return PADDED  # by the quantised backend
-    rows = [row for row in NARROW_VALUES if row.capability == card.capability and row.cudnn <= card.cudnn]
-    return UNPADDED if any(width <= row.largest_head for row in rows) else PADDED
+    return UNPADDED if kernels.narrow_is_faster(width, card.capability, card.cudnn) else PADDED
 
 
 def step_seconds(step: Step, card: Card, method: Method | None = None) -> float:

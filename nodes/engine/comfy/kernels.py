@@ -63,7 +63,11 @@ def takes_narrow_values(q: Tensor, width: int) -> bool:
     """Whether torch's attention without a mask is best given narrower values than heads of this width as they are, where q lies."""
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16) or not _tries_cudnn_first():
         return False
-    capability, cudnn = torch.cuda.get_device_capability(q.device), torch.backends.cudnn.version() or 0
+    return narrow_is_faster(width, torch.cuda.get_device_capability(q.device), torch.backends.cudnn.version() or 0)
+
+
+def narrow_is_faster(width: int, capability: tuple[int, int], cudnn: int) -> bool:
+    """What the table says of heads of this width on such a GPU with such a cuDNN."""
     return any(row.first <= capability <= row.last and width <= row.largest_head and cudnn >= row.cudnn for row in NARROW_VALUES)
 
 
