@@ -1,6 +1,6 @@
 """What the cost model of whole steps assumes: all of its numbers that are not counted, each with its source. None was measured here."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 FA2 = "FlashAttention-2, arXiv:2307.08691"
 FA3 = "FlashAttention-3, arXiv:2407.08608, H100 SXM, half precision, no causal mask, 4096 tokens"
@@ -23,6 +23,7 @@ class Card:
     fused: Kernels  # a plain attention in Triton; the fused kernel is taken to reach the same per product
     sources: dict[str, str]
     cudnn: int = 92400
+    tries_cudnn_for_narrow: bool = True  # as ComfyUI 0.33 has PyTorch do; 0.3.75 on Windows alone
     exact: Kernels | None = None  # where `attention` is quantised: what the paper's method takes for both of its calls
 
 
@@ -66,45 +67,35 @@ H100 = Card(
     matmul=600,
     convolution=330,
     bandwidth=2.6,
-    attention={64: 408, 128: 609, 256: 581, LARGER: 180},
+    attention={64: 321, 128: 368, 256: 323, LARGER: 180},
     unpadded={128: 580, 256: 581, LARGER: 180},
     fused={64: 400, 128: 389},
     sources={
         "matmul, convolution": "assumed: 61 % and 33 % of the peak of 989 TFLOPS",
         "bandwidth": "assumed: 78 % of 3.35 TB/s",
-        "attention": f"cuDNN in {FA3}; heads of 256 need a cuDNN newer than 9.22 (PyTorch's sdp_utils.cpp)",
-        "unpadded": "assumed: cuDNN 5 % slower than with equal sizes at 128, as fast at 256",
+        "attention": f"FlashAttention-2, which ComfyUI 0.33 has PyTorch try first, in {FA3}",
+        "unpadded": f"assumed: cuDNN as fast as with equal sizes at 256 (in {FA3}), 5 % slower at 128; 256 needs one newer than 9.22",
         "fused": f"Triton in {FA3}",
     },
 )
-H100_OLDER = Card(
-    "H100, cuDNN up to 9.22",
-    (9, 0),
-    matmul=H100.matmul,
-    convolution=H100.convolution,
-    bandwidth=H100.bandwidth,
-    attention={**H100.attention, 256: 323},
-    unpadded={128: 580, LARGER: 180},
-    fused=H100.fused,
-    cudnn=92200,
-    sources={"attention": f"heads of 256 by FlashAttention-2 in {FA3}", "else": "as H100"},
+H100_CUDNN = replace(
+    H100,
+    name="H100, ComfyUI 0.3.75",
+    attention={64: 408, 128: 609, 256: 581, LARGER: 180},
+    tries_cudnn_for_narrow=False,
+    sources={"attention": f"cuDNN, which PyTorch's own order has first, in {FA3}; it is given padded values", "else": "as H100"},
 )
-RTX_4090_SAGE = Card(
-    "RTX 4090, SageAttention 2",
-    (8, 9),
-    matmul=RTX_4090.matmul,
-    convolution=RTX_4090.convolution,
-    bandwidth=RTX_4090.bandwidth,
+RTX_4090_SAGE = replace(
+    RTX_4090,
+    name="RTX 4090, SageAttention 2",
     attention={**RTX_4090.attention, 64: 270, 128: 300},
-    unpadded=RTX_4090.unpadded,
-    fused=RTX_4090.fused,
+    exact=RTX_4090.attention,
     sources={
         "attention": f"assumed: twice FlashAttention-2 with quantisation counted in ({SAGE}, reports three times); no heads above 128",
         "else": "as RTX 4090",
     },
-    exact=RTX_4090.attention,
 )
-CARDS = (A100, RTX_4090, H100, H100_OLDER, RTX_4090_SAGE)
+CARDS = (A100, RTX_4090, H100, H100_CUDNN, RTX_4090_SAGE)
 
 
 # What becomes of values in a call with doubled heads; the fused kernel has none

@@ -54,13 +54,14 @@ def circulated_seconds(each: Attention, card: Card, method: Method) -> float:
 
 
 def values_of(each: Attention, card: Card, method: Method) -> str:
-    """What becomes of the values, where the method leaves it open as the pack decides, in a ComfyUI that has torch try cuDNN early."""
+    """What becomes of the values, where the method leaves it open as the pack decides."""
     if method.values and not (method.values == FUSED and each.head_dim > max(card.fused)):
         return method.values
     width = 2 * each.head_dim
     if card.exact and not method.keeps_plain and width <= kernels.HEAD_LIMITS["sage"]:
         return PADDED  # by the quantised backend
-    return UNPADDED if kernels.narrow_is_faster(width, card.capability, card.cudnn) else PADDED
+    narrow = card.tries_cudnn_for_narrow and kernels.narrow_is_faster(width, card.capability, card.cudnn)
+    return UNPADDED if narrow else PADDED
 
 
 def step_seconds(step: Step, card: Card, method: Method | None = None) -> float:

@@ -44,18 +44,17 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def short(found: dict) -> str:
-    """What the table says of two models, least to most of all cards."""
+    """What the table says of two models, on the card where it costs most."""
 
-    def span(model: str, method: str) -> str:
-        ratios = [row["ratios"][method] for row in found["modelled"] if row["model"] == model]
-        return f"{min(ratios):.2f} to {max(ratios):.2f}×"
+    def most(model: str, method: str) -> str:
+        return f"{max(row['ratios'][method] for row in found['modelled'] if row['model'] == model):.2f}×"
 
     models = [
-        f"{model} {span(model, PAPER)} with the paper's method and {span(model, ONE_PASS)} in one pass"
+        f"{model} up to {most(model, PAPER)} with the paper's method and {most(model, ONE_PASS)} in one pass"
         for model in ("SDXL 1024²", "Wan 14B 720p, 81 frames")
     ]
     on_gpu = "" if (RESULTS / "cuda.json").exists() else " No GPU has measured it."
-    return f"Modelled, a whole step on a graphics card: {'; '.join(models)}.{on_gpu}\n"
+    return f"Modelled, a whole step as a ratio to the step left alone: {'; '.join(models)}.{on_gpu}\n"
 
 
 def modelled(found: dict) -> str:
