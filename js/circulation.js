@@ -20,6 +20,7 @@ const widgets = {
     StabilityReadout: addChart,
     CirculationControl: addStatus,
     CirculationAdaptive: addStatus,
+    CirculationSweep: addStatus,
     CirculationSchedule: addPainter,
 };
 

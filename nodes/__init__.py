@@ -3,6 +3,7 @@ from comfy_api.latest import ComfyExtension
 from .circulation import CirculationAdaptive, CirculationControl, CirculationSchedule
 from .model_blocks import ModelBlocks
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
+from .sweep import CirculationSweep
 
 
 class CirculationExtension(ComfyExtension):
@@ -11,6 +12,7 @@ class CirculationExtension(ComfyExtension):
             CirculationControl,
             CirculationAdaptive,
             CirculationSchedule,
+            CirculationSweep,
             StabilityProbe,
             StabilityReadout,
             StabilityCompare,

@@ -41,6 +41,12 @@ def _strength_inputs(alpha: float, beta: float) -> list:
             tooltip="How far to go from the model's own attention towards the changed one, and past it: "
             "0 is off, 1 is the changed one, the paper uses 3 to 5.",
         ),
+        *where_inputs(),
+    ]
+
+
+def where_inputs() -> list:
+    return [
         io.Float.Input("start_percent", **_slider(0.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect starts."),
         io.Float.Input("end_percent", **_slider(1.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect ends."),
         io.String.Input(
@@ -52,7 +58,7 @@ def _strength_inputs(alpha: float, beta: float) -> list:
     ]
 
 
-def _scope_inputs() -> list:
+def scope_inputs() -> list:
     return [
         branches_input("Act on the positive prompt's half of the model, the negative's, or both (the paper's way)."),
         io.Combo.Input(
@@ -88,16 +94,17 @@ def _outputs() -> list:
     return [io.Model.Output(display_name="model", tooltip="The model with Circulation. Connect it to a sampler.")]
 
 
-def _patched(
+def patched(
     model, circulation: CirculationSettings, start_percent: float, end_percent: float, blocks: str, branches: str, schedule: Schedule | None
-) -> io.NodeOutput:
+):
+    """A MODEL with one more rule. Raises ValueError that names the input whose value is wrong."""
     if schedule is not None and not isinstance(schedule, Schedule):
         raise ValueError("schedule: connect the schedule output of a Circulation Schedule node.")
     available = patchable_blocks(model)
     check_space(model, "rescale", circulation.rescale)
     selection = Selection.parse(blocks)
     rule = Rule(circulation, selection, selection.of(available), start_percent, end_percent, branches, schedule, executing().node)
-    return io.NodeOutput(attach(model, rule))
+    return attach(model, rule)
 
 
 class CirculationControl(io.ComfyNode):
@@ -109,7 +116,7 @@ class CirculationControl(io.ComfyNode):
             description="Trades fidelity against diversity by scaling the circulation (the skew part) of self-attention.",
             search_aliases=["skew attention", "Hopfield", "diversity", "fidelity", "coherence", "attention decomposition"],
             not_idempotent=True,  # ComfyUI would otherwise run only one of two like nodes, and only that one would hear of its runs
-            inputs=[*_strength_inputs(alpha=1.05, beta=3.0), *_scope_inputs()],
+            inputs=[*_strength_inputs(alpha=1.05, beta=3.0), *scope_inputs()],
             outputs=_outputs(),
         )
 
@@ -119,7 +126,7 @@ class CirculationControl(io.ComfyNode):
         branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS, method: str = PAPER,
     ) -> io.NodeOutput:  # fmt: skip
         circulation = CirculationSettings(alpha, beta, rescale, tokens=tokens, method=method)
-        return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
+        return io.NodeOutput(patched(model, circulation, start_percent, end_percent, blocks, branches, schedule))
 
 
 class CirculationAdaptive(io.ComfyNode):
@@ -150,7 +157,7 @@ class CirculationAdaptive(io.ComfyNode):
                     tooltip="One eta per image, per head, or for the whole batch. Batch is the paper's way, but an image "
                     "then depends on its neighbours in the batch.",
                 ),
-                *_scope_inputs(),
+                *scope_inputs(),
             ],
             outputs=_outputs(),
         )
@@ -163,7 +170,7 @@ class CirculationAdaptive(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         adaptive = AdaptiveSettings(adapt_alpha, adapt_beta, formula, eta_over)
         circulation = CirculationSettings(alpha, beta, rescale, adaptive, tokens, method=method)
-        return _patched(model, circulation, start_percent, end_percent, blocks, branches, schedule)
+        return io.NodeOutput(patched(model, circulation, start_percent, end_percent, blocks, branches, schedule))
 
 
 class CirculationSchedule(io.ComfyNode):

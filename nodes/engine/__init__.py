@@ -6,6 +6,7 @@
     rules      what is wanted where: blocks, schedule, one node's rule, the plan of all rules
     families   what each model consists of: its attentions, and which tokens are the image
     records    what a probe measured: data, file, chart, figures, words
+    comparison settings side by side: which are compared, what changed, how different the images are, the sheet
     run        one sampling run: what happens to each attention call, what is observed, what is said of it
     comfy      ComfyUI: patching a MODEL, one attention call, events, files, the prompt
 

@@ -28,7 +28,7 @@ OF_WORKFLOWS = {
 }
 # their models are far too large to run here
 NOT_RUN = ["circulation-flux", "circulation-qwen-image", "circulation-sd3", "circulation-wan", "circulation-z-image"]
-OTHERS = ["CirculationAdaptive", "SaveStability", "LoadStability", "ModelBlocks"]
+OTHERS = ["CirculationAdaptive", "CirculationSweep", "SaveStability", "LoadStability", "ModelBlocks"]
 
 
 @pytest.fixture(scope="module")

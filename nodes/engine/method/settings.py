@@ -38,3 +38,15 @@ class CirculationSettings:
         """True where Ξ_α alone is the result: Ξ_new = Ξ_α and ρ = 1 at β = 1, and in one pass."""
         follows_eta = self.adaptive is not None and self.adaptive.adapts_beta
         return self.method == ONE_PASS or (self.beta == 1 and not follows_eta)
+
+    @property
+    def label(self) -> str:
+        """What it is called on a sheet: 'alpha 1.05, beta 3', or 'off'."""
+        if self.off:
+            return "off"
+        words = [f"alpha {self.alpha:.12g}", f"beta {self.beta:.12g}"]
+        if self.adaptive is not None:
+            words.append("adaptive")
+        if self.method == ONE_PASS:
+            words.append(ONE_PASS)
+        return ", ".join(words)
