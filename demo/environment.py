@@ -61,7 +61,7 @@ def prepare(extra_requirements=(), what_for="the tools of the tests") -> Environ
     HOME.mkdir(exist_ok=True)
     python = make_venv()
     comfy = find_comfyui(python)
-    torch = TORCH if comfy == DOWNLOADED.resolve() else TORCH_WITH_AUDIO
+    torch = TORCH if comfy.resolve() == DOWNLOADED.resolve() else TORCH_WITH_AUDIO
     install(python, "PyTorch (several GB the first time)", torch)
     install(python, "ComfyUI's requirements", [*torch, *comfyui_requirements(comfy), "requests", *lines(ROOT / "requirements.txt")])
     install(python, what_for, list(extra_requirements))

@@ -17,7 +17,7 @@ def _setting_inputs() -> list:
         io.String.Input(
             "alpha",
             default="1, 1.05, 1.1, 1.2",
-            tooltip="Which alphas: numbers with commas between, or ranges such as 0.9:1.2:0.05 (step 0.05) and 0.9…1.2 ×5 "
+            tooltip="Which alphas: numbers with commas between, or ranges such as 0.9:1.2:0.05 (step 0.05) and 0.9...1.2 x5 "
             "(five of them). At most 64 settings in all.",
         ),
         io.String.Input("beta", default="3", tooltip="Which betas, written in the same way. Each alpha is tried with each beta."),

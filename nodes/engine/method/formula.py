@@ -109,7 +109,8 @@ def blend_to_length(retrieved: Tensor, skewed: Tensor, beta: float | Tensor) -> 
 
 def ratio(length: Tensor, new: Tensor) -> Tensor:
     """ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4), from the norms, of which the first is overwritten; NaN where the second is not finite."""
-    return length.div_(new).clamp_(0.25, 4).add_(new, alpha=0)  # 0 · ∞ is NaN
+    # NaN also where the clamp hides it: 0 times infinity is NaN
+    return length.div_(new).clamp_(0.25, 4).add_(new, alpha=0)
 
 
 def one_pass(alpha: float | Tensor, beta: float | Tensor) -> float | Tensor:
