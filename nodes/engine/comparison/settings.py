@@ -60,7 +60,7 @@ def check(alpha: str | None, beta: str | None, baseline: bool) -> bool | str:
 def numbers(name: str, text: str, limits: tuple[float, float]) -> list[float]:
     """The numbers of a text in its order. Raises ValueError that names the input and the item."""
     check_text(name, text)
-    text = _SPACES.sub(r"\1", text.replace("−", "-"))
+    text = _SPACES.sub(r"\1", text.replace("\N{MINUS SIGN}", "-"))
     if comma := _DECIMAL_COMMA.search(text):
         whole, rest = comma.groups()
         raise ValueError(
@@ -68,7 +68,7 @@ def numbers(name: str, text: str, limits: tuple[float, float]) -> list[float]:
             f"'{shown(f'{whole}, {rest}')}' with a space if it is two."
         )
     found: list[float] = []
-    for item in filter(None, re.split(r"[,;，、；\s]+", text)):
+    for item in filter(None, re.split(r"[,;\uff0c\u3001\uff1b\s]+", text)):
         for value in map(float, _item(name, item)):
             check_number(f"{name}: '{shown(item)}'", value, *limits)
             found.append(value)
