@@ -2,6 +2,7 @@ from comfy_api.latest import ComfyExtension
 
 from .circulation import CirculationAdaptive, CirculationControl, CirculationSchedule
 from .model_blocks import ModelBlocks
+from .sheet import ComparisonSheet
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
 from .sweep import CirculationSweep
 
@@ -19,4 +20,5 @@ class CirculationExtension(ComfyExtension):
             SaveStability,
             LoadStability,
             ModelBlocks,
+            ComparisonSheet,
         ]

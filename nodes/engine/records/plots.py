@@ -96,7 +96,7 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
                 _difference(axes[4 + 4 * number + position], run, first, measure, blocks)
 
     title = wrapped("  |  ".join(_setting(run) for run in runs), *TITLE)
-    return _render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw)
+    return render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw)
 
 
 def aligned(run: RunRecord, reference: RunRecord, measure: int, blocks: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -207,10 +207,10 @@ def _figure(run: RunRecord, rows: int, columns: int, height: float, draw: Callab
         )
     setup = f"{info.family}, {info.sampler}, {info.steps} steps{cut_short}, measured in {info.space}"
     title = "\n".join((wrapped(_setting(run), *TITLE), wrapped(setup, *TITLE)))
-    return _render(rows, columns, height, title, draw)
+    return render(rows, columns, height, title, draw)
 
 
-def _render(rows: int, columns: int, height: float, title: str, draw: Callable) -> Tensor:
+def render(rows: int, columns: int, height: float, title: str, draw: Callable) -> Tensor:
     """(1, height, 1024, 3) in 0…1, as ComfyUI's images are."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
