@@ -12,6 +12,7 @@ from .engine.comparison import draw
 from .engine.comparison.measure import batches_of, by_change, labels_of, measured, scores_of, stability_of
 from .engine.comparison.table import note, to_csv, to_markdown
 from .engine.records.record import finished
+from .engine.text import got
 from .schema import node_schema
 from .stability import Stability
 
@@ -80,9 +81,14 @@ class ComparisonSheet(io.ComfyNode):
         cls, images: list, labels: list, stability=None, clip_vision=None, scores=None, cell=(384,), frame_changes=(False,),
         sort_columns=(False,), difference_row=(False,), threshold=(0.1,),
     ) -> io.NodeOutput:  # fmt: skip
-        check_number("cell", cell[0], *CELL_RANGE, whole=True)
-        check_number("threshold", threshold[0], 0, 1)
-        options = draw.Options(cell[0], bool(frame_changes[0]), bool(difference_row[0]), threshold[0])
+        cell, threshold = _one("cell", cell), _one("threshold", threshold)
+        check_number("cell", cell, *CELL_RANGE, whole=True)
+        check_number("threshold", threshold, 0, 1)
+        framed, sorted_by_change, with_difference = (
+            bool(_one(name, value))
+            for name, value in (("frame_changes", frame_changes), ("sort_columns", sort_columns), ("difference_row", difference_row))
+        )
+        options = draw.Options(cell, framed, with_difference, threshold)
         batches = batches_of(images)
         names = labels_of(labels, len(batches))
         given = _given(scores), _given(stability)
@@ -91,7 +97,7 @@ class ComparisonSheet(io.ComfyNode):
         layout = draw.layout(batches, names, [""] * len(batches), options)
         embed = _embedding(clip_vision[0]) if _given(clip_vision) else None
         settings = measured(batches, names, scored, stable, embed)
-        order = by_change(settings) if sort_columns[0] else list(range(len(layout.lefts)))
+        order = by_change(settings) if sorted_by_change else list(range(len(layout.lefts)))
         layout = draw.layout(batches, names, ["baseline", *map(note, settings[1:])], options)
         canvas = draw.sheet(batches, order, layout, options)
         shown = {"images": preview([canvas], cls.hidden), "comparison": [_message(batches, names, order)]}
@@ -103,7 +109,15 @@ def _given(values) -> list:
     return [value for value in values or () if value is not None]
 
 
+def _one(name: str, values):
+    if len(values) != 1:
+        raise ValueError(f"{name} is a list of {len(values)} values and must be one.")
+    return values[0]
+
+
 def _embedding(clip_vision):
+    if not hasattr(clip_vision, "encode_image"):
+        raise ValueError(f"clip_vision is {got(clip_vision)} and must be a CLIP vision model.")
     return lambda images: clip_vision.encode_image(images)["image_embeds"]
 
 

@@ -46,8 +46,12 @@ BASE = {
     "readout": node("StabilityReadout", stability=["file", 0], plot="curves", measure="energy", run=0),
     "compare": node("StabilityCompare", stability_1=["readout", 4], stability_2=["file", 0]),
     "save": node("SaveStability", stability=["readout", 4], filename_prefix="stability/fuzz"),
+    "picture": node("EmptyImage", width=64, height=64, batch_size=4, color=0),
+    "sheet": node("ComparisonSheet", images=["picture", 0], labels="a label", stability=["readout", 4], scores=["score", 0], cell=128,
+                  frame_changes=True, sort_columns=True, difference_row=True, threshold=0.1),
+    "score": node("MishapValue", json="0.5"),
 }  # fmt: skip
-OURS = [name for name in BASE if name != "load"]
+OURS = [name for name in BASE if name not in ("load", "picture", "score")]
 
 IN_WORDS = ("ValueError", "FileNotFoundError")
 # Raised by ComfyUI before our node is asked, or in words of ours as another kind of error

@@ -16,6 +16,7 @@ from vendi_score import vendi
 
 diversity, change, measure, table = (engine(f"comparison.{name}") for name in ("diversity", "change", "measure", "table"))
 record = engine("records.record")
+pytestmark = pytest.mark.filterwarnings("ignore:Please import `csr_matrix`:DeprecationWarning")  # within vendi_score
 
 
 def images(count, seed=0, size=(16, 24), channels=3):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from support.host import engine, node, with_hidden
+from support.memory import peak
 
 draw, measure = engine("comparison.draw"), engine("comparison.measure")
 LONG = "alpha 1.05, beta 3, one pass, start 0.2, end 0.8 on middle, output.3-5, !output.4"
@@ -276,10 +277,23 @@ def test_options_reach_the_sheet(sheet):
     ({"cell": 5}, "cell is 5"),
     ({"threshold": 2.0}, "threshold is 2"),
     ({"images": ["x", "y"]}, "Batch 1 of images is 'x'"),
+    ({"images": []}, "images is an empty list"),
+    ({"cell": [384, 256]}, "cell is a list of 2 values"),
+    ({"sort_columns": []}, "sort_columns is a list of 0 values"),
+    ({"scores": [1.0, 10**400]}, "scores has 1000"),
+    ({"clip_vision": "x"}, "clip_vision is 'x'"),
 ])  # fmt: skip
 def test_wrong_inputs_are_named(sheet, inputs, words):
     with pytest.raises(ValueError, match=words):
         sheet(**{"images": [images(2)] * 2, "labels": ["a", "b"], **inputs})
+
+
+def test_memory_is_less_than_three_times_the_sheets(sheet):
+    """The profiler sees PyTorch's; Pillow's picture and its copy are a quarter of the sheet each."""
+    batches, drawn = [images(3, 1024, 1024, level=0.5)] * 3, []
+    held = peak(lambda: drawn.append(sheet(batches, ["a"] * 3, cell=1024).result[0]))
+    assert drawn[0].nbytes > 100e6
+    assert held + 0.5 * drawn[0].nbytes <= 3 * drawn[0].nbytes
 
 
 def test_a_vision_model_is_asked_for_embeddings(sheet):

@@ -12,7 +12,7 @@ VISIBLE = 0.05  # root mean square difference, where the range of a pixel is 1
 
 def picture(image: Tensor) -> Tensor:
     """An image (height, width, channels) as (height, width, 3) in 0…1, on the CPU in float32, as ComfyUI's Save Image shows it."""
-    image = image.detach()[..., :3].cpu().float().nan_to_num(nan=0.0).clamp(0, 1)
+    image = image.detach()[..., :3].cpu().float().nan_to_num(nan=0.0).clamp_(0, 1)
     return image if image.shape[-1] == 3 else image[..., :1].expand(-1, -1, 3)
 
 

@@ -63,7 +63,9 @@ def labels_of(labels: Sequence[object], count: int) -> list[str]:
 
 
 def batches_of(images: Sequence[object]) -> list[Tensor]:
-    """Raises ValueError that names the first of the batches that is none."""
+    """Raises ValueError where there is no batch, and names the first that is none."""
+    if not images:
+        raise ValueError("images is an empty list and must be batches of images.")
     for number, batch in enumerate(images, 1):
         if not isinstance(batch, Tensor) or batch.ndim != 4 or 0 in batch.shape:
             what = f"of shape {tuple(batch.shape)}" if isinstance(batch, Tensor) else got(batch)
@@ -104,15 +106,14 @@ def measured(
     """The settings, from batches (number, height, width, channels); `embed` makes (n, d) of (n, height, width, 3)."""
     settings = []
     for place, (batch, label) in enumerate(zip(batches, labels)):
-        pictures = [picture(image) for image in batch]
-        against = zip(pictures, batches[0]) if place else ()
-        changes = tuple(change(image, picture(baseline)) for image, baseline in against)
+        changes = tuple(change(picture(image), picture(baseline)) for image, baseline in zip(batch, batches[0])) if place else ()
         diversity = None
-        if len(pictures) > 1:
-            diversity = in_embeddings(_embedded(pictures, embed)) if embed else in_pixels(torch.stack([small(image) for image in pictures]))
-        space = CLIP if embed else PIXELS
+        if len(batch) > 1 and embed:
+            diversity = in_embeddings(_embedded(batch, embed))
+        elif len(batch) > 1:
+            diversity = in_pixels(torch.stack([small(picture(image)) for image in batch]))
         rest = scores[place] if scores else (), stability[place] if stability else {}
-        settings.append(Setting(label, len(pictures), changes, diversity, space, *rest))
+        settings.append(Setting(label, len(batch), changes, diversity, CLIP if embed else PIXELS, *rest))
     return settings
 
 
@@ -127,12 +128,22 @@ def by_change(settings: Sequence[Setting]) -> list[int]:
     return sorted(range(count), key=mean, reverse=True)
 
 
-def _embedded(pictures: Sequence[Tensor], embed: Embed) -> Tensor:
-    parts = [embed(torch.stack(list(pictures[at : at + TOGETHER]))) for at in range(0, len(pictures), TOGETHER)]
+def _embedded(batch: Tensor, embed: Embed) -> Tensor:
+    parts = [embed(torch.stack([picture(image) for image in part])) for part in batch.split(TOGETHER)]
     embeddings = torch.cat([part.detach().float().cpu() for part in parts])
     if not embeddings.isfinite().all():
         raise ValueError("The CLIP vision model gives numbers that are not finite for these images. Try another, or connect none.")
     return embeddings
+
+
+def _number(value: object) -> float:
+    try:
+        number = float(value) if isinstance(value, (int, float)) else math.nan
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"scores has {got(value)} in it and must be numbers.")
+    return number
 
 
 def _mean(values: Sequence[float]) -> float | None:
