@@ -20,17 +20,18 @@ UNIT = 8  # elements in which strides are counted: so the compiler knows that it
 
 
 class Tiles(NamedTuple):
-    """Queries and keys that are multiplied at a time, warps of a program, and tiles of keys in shared memory at once."""
+    """Queries and keys that are multiplied at a time, and what a program may take."""
 
     queries: int
     keys: int
     warps: int
-    stages: int
+    stages: int  # tiles of keys in shared memory at once
+    registers: int | None = None  # of a thread, at most; None: as many as the compiler likes
 
 
 # By the largest head size and the major compute capability, 8 for all that are not 9. tests/kernels/NOTES.md says why these.
 TILES = {
-    (64, 8): Tiles(64, 32, 4, 2),
+    (64, 8): Tiles(64, 32, 4, 2, 168),
     (128, 8): Tiles(128, 32, 8, 2),
     (64, 9): Tiles(128, 128, 8, 2),
     (128, 9): Tiles(128, 64, 8, 2),
@@ -145,7 +146,7 @@ def write_attention(
     with torch.cuda.device_of(q):
         circulated_attention[(rows * heads * triton.cdiv(count, tiles.queries),)](
             q, k, v, out, alpha if alpha_of_heads is None else alpha_of_heads, LOG2_E * d**-0.5, heads, length, first, first + count,
-            *strides, **constants(d, tiles, count < length, alpha_of_heads is not None), num_warps=tiles.warps, num_stages=tiles.stages,
+            *strides, **constants(d, tiles, count < length, alpha_of_heads is not None), **options(tiles),
         )  # fmt: skip
 
 
@@ -157,3 +158,8 @@ def constants(d: int, tiles: Tiles, in_range: bool, per_head: bool) -> dict[str,
     """The kernel's constexpr arguments."""
     width = max(16, triton.next_power_of_2(d))
     return dict(D=d, WIDTH=width, QUERIES=tiles.queries, KEYS=tiles.keys, UNIT=UNIT, RANGE=in_range, PER_HEAD=per_head)
+
+
+def options(tiles: Tiles) -> dict[str, int | None]:
+    """Triton's own."""
+    return dict(num_warps=tiles.warps, num_stages=tiles.stages, maxnreg=tiles.registers)
