@@ -136,6 +136,11 @@ class AttentionCall:
         return self._func(*args, **kwargs)
 
     @property
+    def fusable(self) -> bool:
+        """Whether a kernel of ours may take the place of `attend`: not of another pack's attention, and not with a mask or a scale."""
+        return self.mask is None and self._previous is None and not self.scaled and bool(kernels.name_of(self._func))
+
+    @property
     def pads_values(self) -> bool:
         """Whether `attend` pads values to the width of doubled heads."""
         return self._pads_values(self.q, 2 * self.heads_of(self.q).shape[-1])

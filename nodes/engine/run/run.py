@@ -44,6 +44,10 @@ class Call(Protocol):
     def pads_values(self) -> bool:
         """Whether `attend` pads values to the width of doubled heads."""
 
+    @property
+    def fusable(self) -> bool:
+        """Whether a kernel of ours may take the place of `attend`."""
+
     def empty_output(self) -> Tensor:
         """A tensor in the layout of the output, with nothing in it."""
 
@@ -289,7 +293,7 @@ class Run:
                 new, applied = circulate(
                     q[rows], k[rows], v[rows], None if plain_heads is None else plain_heads[rows], attend, segment.circulation,
                     None if out_heads is None else out_heads[rows, :, tokens], workspace,
-                    None if pending.x is None else pending.x[rows], call.mask_of(rows), tokens, call.pads_values,
+                    None if pending.x is None else pending.x[rows], call.mask_of(rows), tokens, call.pads_values, call.fusable,
                 )  # fmt: skip
                 self._replace_nonfinite(new, None if plain_heads is None else plain_heads[rows, :, tokens], applied.finite)
                 if out is None:

@@ -1,16 +1,18 @@
 """The formula on one attention call, by chunks of heads."""
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ...choices import INPUT_SPACE, NO_RESCALE, ONE_PASS, VALUE_SPACE
+from ...choices import INPUT_SPACE, ONE_PASS
 from .. import formula
 from ..formula import ALL, Applied, Doubling
 from ..settings import CirculationSettings
+from . import fused
 from .chunks import head_chunks, head_chunks_for_products, single_heads, take_heads
 from .input_space import input_space_ratio
 from .workspace import Workspace
@@ -24,49 +26,69 @@ class AttendHeads(Protocol):
 
 def circulate(
     q: Tensor, k: Tensor, v: Tensor, plain: Tensor | None, attend: AttendHeads, settings: CirculationSettings, out: Tensor | None,
-    workspace: Workspace, x: Tensor | None = None, mask: Tensor | None = None, tokens: slice = ALL, padded: bool = True,
+    workspace: Workspace, x: Tensor | None = None, mask: Tensor | None = None, tokens: slice = ALL,
+    padded: bool = True, fusable: bool = False,
 ) -> tuple[Tensor, Applied]:  # fmt: skip
     """ρ (o + β (o_α − o)) for one attention call, or o_α alone where `settings.one_call`: (B, H, N, d), and what was applied.
 
     q, k, v and `plain`, which is o = softmax(M) v and not needed for one call, are (B, H, L, d). The mask, added after
     scaling, is in `attend` already. `x`, (B, L, C), and `mask`, broadcastable to (B, H, L, L), are for input space only.
     The result is written into `out`, or where that is None into memory in the order (B, N, H, d). `padded` says that `attend`
-    pads values to the width of doubled heads.
+    pads values to the width of doubled heads, `fusable` that a kernel of ours may take the place of `attend`.
 
     `tokens` are the N tokens among which the circulation is scaled: the block of M of their rows and
     columns. All other logits stay as they are. The rows of the other tokens then stay as they are
     too, so nothing is computed for them: `attend` takes N queries and gives N outputs.
     """
     alpha, beta = strength(q[:, :, tokens], k[:, :, tokens], settings)
+    if settings.one_call and fusable and fused.supports(q, k, v):
+        new = fused.attention(q, k, v, alpha, tokens)
+        out = new if out is None else out.copy_(new)
+        return out, Applied(alpha, beta, None, finite_images(out))
+    if tokens != ALL:
+        alpha = alpha_per_key(tokens, alpha, q)
     double: Doubling = formula.doubled if q.device.type == "cpu" or tokens != ALL else doubled_in_one_buffer
-    alpha_of_keys = alpha if tokens == ALL else alpha_per_key(tokens, alpha, q)
-    in_input_space, ratios = settings.rescale == INPUT_SPACE and not settings.one_call, []
-    chunks = list(single_heads(q) if in_input_space else head_chunks(q, padded))
+
+    def skewed(heads: slice) -> tuple[Tensor, None]:
+        return attend(*double(q[:, heads], k[:, heads], take_heads(alpha, heads), tokens), v[:, heads], heads=heads), None
+
+    def blended(heads: slice) -> tuple[Tensor, Tensor | None]:
+        assert plain is not None
+        qh, kh, beta_h, mask_h = q[:, heads], k[:, heads], take_heads(beta, heads), None if mask is None else take_heads(mask, heads)
+        ratio = partial(input_space_ratio, (qh, kh), x=x, mask=mask_h, beta=beta_h, workspace=workspace)
+        return formula.circulate(
+            qh, kh, v[:, heads], plain[:, heads, tokens], partial(attend, heads=heads), take_heads(alpha, heads), beta_h,
+            settings.rescale, ratio, tokens, double,
+        )  # fmt: skip
+
+    if settings.one_call:
+        out, rho = in_chunks(skewed, list(head_chunks(q, padded)), v, tokens, out)
+    else:
+        single = settings.rescale == INPUT_SPACE
+        out, rho = in_chunks(blended, list(single_heads(q) if single else head_chunks(q, padded)), v, tokens, out)
+    return out, Applied(alpha, beta, rho, finite_images(out if rho is None or settings.rescale == INPUT_SPACE else rho))
+
+
+def in_chunks(
+    compute: Callable[[slice], tuple[Tensor, Tensor | None]], chunks: Sequence[slice], v: Tensor, tokens: slice, out: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """ρ o_new of all heads, (B, H, N, d), and ρ; `compute` gives o_new and ρ of some of them. A single chunk is not copied."""
     if out is None and len(chunks) > 1:
-        batch, _, length, _ = q[:, :, tokens].shape
-        out = torch.empty(batch, length, *v.shape[1::2], dtype=v.dtype, device=v.device).transpose(1, 2)
-    for heads in chunks:
-        qh, kh, vh, alpha_h, attend_h = *(t[:, heads] for t in (q, k, v)), take_heads(alpha_of_keys, heads), partial(attend, heads=heads)
-        rho = None
-        if settings.one_call:
-            new = attend_h(*double(qh, kh, alpha_h, tokens), vh)
-        else:
-            assert plain is not None
-            beta_h, mask_h = take_heads(beta, heads), None if mask is None else take_heads(mask, heads)
-            ratio = partial(input_space_ratio, (qh, kh), x=x, mask=mask_h, beta=beta_h, workspace=workspace) if in_input_space else None
-            o = plain[:, heads, tokens]
-            new, rho = formula.circulate(qh, kh, vh, o, attend_h, alpha_h, beta_h, settings.rescale, ratio, tokens, double)
-            ratios.append(rho)
+        batch, heads, length, d = v[:, :, tokens].shape
+        out = v.new_empty(batch, length, heads, d).transpose(1, 2)
+    ratios = []
+    for chunk in chunks:
+        new, rho = compute(chunk)
+        ratios.append(rho)
         if out is None:
             out = new if rho is None else new.mul_(rho)
         elif rho is None:
-            out[:, heads] = new
+            out[:, chunk] = new
         else:
-            torch.mul(new, rho, out=out[:, heads])
-        del new  # before the next chunk's is computed
+            torch.mul(new, rho, out=out[:, chunk])
+        del new, rho  # before the next chunk's are computed
     assert out is not None
-    rho = None if settings.one_call or settings.rescale == NO_RESCALE else torch.cat(ratios, dim=1) if len(ratios) > 1 else ratios[0]
-    return out, Applied(alpha_of_keys, beta, rho, finite_images(rho if rho is not None and settings.rescale == VALUE_SPACE else out))
+    return out, None if ratios[0] is None else ratios[0] if len(ratios) == 1 else torch.cat(ratios, dim=1)
 
 
 def strength(q: Tensor, k: Tensor, settings: CirculationSettings) -> tuple[float | Tensor, float | Tensor]:
