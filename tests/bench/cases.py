@@ -1,9 +1,10 @@
 """The calls that are timed: {variant: function}, the first of which is the plain one."""
 
+import os
 from functools import partial
 
 import torch
-from shapes import Shape
+from shapes import SHAPES, Shape
 from support import calls, dense, models, others, sampling
 from support.host import engine, patch, probe
 
@@ -44,7 +45,7 @@ def layer(shape: Shape, batch: int, device: str, dtype: torch.dtype) -> dict:
     if not shape.projections:
         qkv = [torch.randn_like(x) for _ in range(3)]
         compute = partial(attention.optimized_attention, *qkv, heads=shape.heads)
-        return {variant: under(compute, shape, x, *VARIANTS[variant]) for variant in WITHOUT_X}
+        return with_fused({variant: under(compute, shape, x, *VARIANTS[variant]) for variant in WITHOUT_X}, shape, x)
     module = attention.CrossAttention(
         shape.channels, heads=shape.heads, dim_head=shape.head_dim, dtype=dtype, device=device, operations=comfy.ops.disable_weight_init
     )
@@ -52,7 +53,7 @@ def layer(shape: Shape, batch: int, device: str, dtype: torch.dtype) -> dict:
     module.to(device)
     ours = {variant: under(partial(module, x), shape, x, *settings) for variant, settings in VARIANTS.items()}
     return {
-        **ours,
+        **with_fused(ours, shape, x),
         "published": lambda: published.layer(module, x, *STATIC, adaptive=False),
         "published, adaptive": lambda: published.layer(module, x, *STRONG, adaptive=True),
     }
@@ -65,6 +66,23 @@ def under(compute, shape: Shape, x, circulation, probed):
     image = slice(shape.text, shape.tokens) if shape.text else slice(None)
     site = calls.Site(circulation, probed, image=image, chunks=(0,))
     return lambda: compute(transformer_options=site.options(x))
+
+
+def with_fused(calls: dict, shape: Shape, x: torch.Tensor) -> dict:
+    """The calls, and one pass by the fused kernel where it takes such heads. All others are then without it."""
+    q = x.unflatten(-1, (shape.heads, shape.head_dim)).transpose(1, 2)
+    if not setting_fused("1", partial(engine("method.fast.fused").supports, q, q, q))():
+        return calls
+    without = {variant: setting_fused("0", call) for variant, call in calls.items()}
+    return {**without, "fused": setting_fused("1", calls["one pass"])}
+
+
+def setting_fused(value: str, call):
+    def run():
+        os.environ["CIRCULATION_FUSED"] = value
+        return call()
+
+    return run
 
 
 def measures(shape: Shape, batch: int, device: str) -> dict:
@@ -92,7 +110,11 @@ def whole_model(name: str, side: int, steps: int, device: str, dtype: torch.dtyp
 
         model = others.execute(TorchCompileModel, model, backend="inductor")
     run = partial(sampling.sample, name=name, steps=steps, size=side, **extra)
-    return {variant: partial(run, change(model)) for variant, change in MODELS.items()}
+    calls = {variant: partial(run, change(model)) for variant, change in MODELS.items()}
+    if name != "full sdxl":
+        return calls
+    shape = SHAPES["sdxl"][0][0]
+    return with_fused(calls, shape, torch.empty(2, shape.tokens, shape.channels, device=device, dtype=dtype))
 
 
 def prompt(seed: int) -> list:

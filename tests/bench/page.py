@@ -13,6 +13,7 @@ MARK = re.compile(r"(<!-- table: (\w+) -->).*?(<!-- end -->)", re.DOTALL)
 COLUMNS = ("value space", "one pass", "beta 1", "adaptive", "probe, value space", "both, value space", "input space", "probe, input space")
 PUBLISHED = ("published", "published, adaptive")
 PAPER, ONE_PASS = "paper, beta 3", "one pass"  # of the cost model
+FUSED = "fused"  # one pass, where there is a kernel for it
 MORE = "memory, value space"
 
 
@@ -124,7 +125,8 @@ def measured_on(result: dict) -> str:
     where = result["machine"]
     device = where["gpu"] or f"{where['threads']} threads of a CPU with {where['capability']}"
     head = f"{device}, torch {where['torch']}, {where['backend']} attention, batch {result['batch']}, median of {result['rounds']} rounds:"
-    columns = [*COLUMNS, *PUBLISHED]
+    with_kernel = any(row["variant"] == FUSED for row in result["rows"])
+    columns = [*COLUMNS, *([FUSED] if with_kernel else []), *PUBLISHED]
     lines = []
     for subject in dict.fromkeys(row["subject"] for row in result["rows"]):
         found = {row["variant"]: row for row in result["rows"] if row["subject"] == subject}

@@ -3,6 +3,8 @@
 `python3 -m tests tests/gpu/test_ceilings.py -s` prints what it finds.
 """
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 from support.host import engine
@@ -88,3 +90,27 @@ def test_a_call_costs_no_more_than_its_ceiling(card, name, path):
     assert not report.faults
     over = {what: value for what, value in found._asdict().items() if value > getattr(ceiling, what)}
     assert not over, f"{over}, where the ceilings are {ceiling}"
+
+
+# The fused kernel: its own launch, and the check that the result is finite
+FUSED = {"SDXL 4096": (8, 1.0, 0.0), "SD1.5": (8, 1.0, 0.0), "Flux": (11, 0.0, 0.0), "Qwen-Image": (11, 0.0, 0.0), "Wan": (8, 1.0, 0.0)}
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_one_pass_by_the_fused_kernel_costs_next_to_nothing_else(name, monkeypatch):
+    if find_spec("triton") is None:
+        pytest.skip("There is no Triton here.")
+    monkeypatch.setenv("CIRCULATION_FUSED", "1")
+    report, ceiling = rehearse(LAYERS[name], **PATHS["one pass"], steps=2), Figures(*FUSED[name])
+    found = report.figures[1]
+    print(f"{name:10} fused {found.kernels:4} kernels {found.passes:5.1f} passes {found.peak:5.1f} q   {dict(report.chosen)}")
+    assert not report.faults
+    over = {what: value for what, value in found._asdict().items() if value > getattr(ceiling, what)}
+    assert not over, f"{over}, where the ceilings are {ceiling}"
+
+
+@pytest.mark.parametrize("circulation", ["value space", "adaptive"])
+def test_a_blend_is_not_fused(circulation, monkeypatch):
+    monkeypatch.setenv("CIRCULATION_FUSED", "1")
+    report = rehearse(LAYERS["SDXL 4096"], **PATHS[circulation], steps=1)
+    assert sum(report.chosen.values()) >= 2 and not report.faults

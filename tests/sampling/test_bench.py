@@ -1,11 +1,12 @@
 """The benchmark runs, and the tables of docs/costs.md are what it found."""
 
 import json
+import os
 import subprocess
 import sys
 
 import torch
-from support.host import ROOT
+from support.host import ROOT, engine
 
 BENCH = ROOT / "tests" / "bench"
 sys.path.append(str(BENCH))
@@ -38,6 +39,15 @@ def test_the_smallest_shape_is_measured_in_every_way(tmp_path):
         assert 0 < row["least"] <= row["ratio"] <= row["greatest"] and row["seconds"] > 0
     assert layer["value space"]["extra_bytes"] > 0
     assert "a test: 64 tokens" in page.measured_on(result)
+
+
+def test_one_pass_by_the_fused_kernel_is_measured_where_there_is_one(monkeypatch):
+    def variants(wanted):
+        monkeypatch.setattr(engine("method.fast.fused"), "supports", lambda *tensors: os.environ["CIRCULATION_FUSED"] == "1" and wanted)
+        return {*cases.layer(SHAPES["tiny"][0][0], 1, "cpu", torch.float32)}
+
+    monkeypatch.setenv("CIRCULATION_FUSED", "0")
+    assert variants(True) - variants(False) == {page.FUSED}
 
 
 def test_the_published_layer_computes_what_input_space_computes():

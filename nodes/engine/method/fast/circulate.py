@@ -42,8 +42,7 @@ def circulate(
     """
     alpha, beta = strength(q[:, :, tokens], k[:, :, tokens], settings)
     if settings.one_call and fusable and fused.supports(q, k, v):
-        new = fused.attention(q, k, v, alpha, tokens)
-        out = new if out is None else out.copy_(new)
+        out = fused.attention(q, k, v, alpha, tokens, out)
         return out, Applied(alpha, beta, None, finite_images(out))
     if tokens != ALL:
         alpha = alpha_per_key(tokens, alpha, q)
