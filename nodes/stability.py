@@ -164,13 +164,11 @@ class StabilityCompare(io.ComfyNode):
     def execute(
         cls, stability_1: AnyRecord, stability_2: AnyRecord, stability_3: AnyRecord | None = None, stability_4: AnyRecord | None = None
     ) -> io.NodeOutput:
-        runs = []
-        for number, stability in enumerate((stability_1, stability_2, stability_3, stability_4), 1):
-            if number <= 2 or stability is not None:
-                record = finished(f"stability_{number}", stability)
-                named = record if record.runs[-1].info.label else record.labelled(f"record {number}")
-                runs.append(named.runs[-1])
-        graph = plots.compare(runs)
+        given = enumerate((stability_1, stability_2, stability_3, stability_4), 1)
+        records = {n: finished(f"stability_{n}", stability) for n, stability in given if n <= 2 or stability is not None}
+        names = [record.runs[-1].info.name for record in records.values()]
+        named = [f"record {n}: {name}" if names.count(name) > 1 else name for n, name in zip(records, names)]
+        graph = plots.compare([record.labelled(name).runs[-1] for record, name in zip(records.values(), named)])
         return io.NodeOutput(graph, ui=ui.PreviewImage(graph, cls=cls))
 
 

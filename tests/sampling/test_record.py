@@ -167,6 +167,16 @@ def test_a_saved_record_comes_back_equal(model, tmp_path):
         assert torch.equal(getattr(back.runs[1], name), getattr(run, name))
 
 
+def test_records_without_a_label_are_compared_by_what_was_done(model, monkeypatch):
+    settings = [dict(alpha=1.2, beta=5.0), dict(alpha=1.2, beta=5.0, method="one pass"), dict(alpha=1.0)]
+    records = [record.Record((run_of(patched)[0],)) for patched in (model, *(patch(model, **setting) for setting in settings))]
+    drawn, sheet = [], torch.zeros(1, 64, 64, 3)
+    monkeypatch.setattr(engine("records.plots"), "compare", lambda runs: drawn.extend(run.info.label for run in runs) or sheet)
+    node("StabilityCompare").execute(*records)
+    assert drawn == ["record 1: off", "alpha 1.2, beta 5", "alpha 1.2, beta 5, one pass", "record 4: off"]
+    assert record.to_csv(records[1]).splitlines()[1].startswith('1,"alpha 1.2, beta 5",1,')
+
+
 @pytest.mark.parametrize("inputs, words", [
     (dict(measure_in="elsewhere"), "measure_in is 'elsewhere'"),
     (dict(every_n_steps=0), "every_n_steps is 0"),

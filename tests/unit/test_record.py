@@ -1,5 +1,7 @@
 """Records: what belongs to which run, tables, and files that are none."""
 
+import dataclasses
+
 import pytest
 import safetensors.torch
 import torch
@@ -50,3 +52,19 @@ def test_a_file_that_is_no_record_is_refused_in_words(tmp_path, write, words):
     write(path)
     with pytest.raises(ValueError, match=words):
         record.load(str(path))
+
+
+@pytest.mark.parametrize("rules, name", [
+    ((), "off"),
+    (("alpha 1.2 beta 5 on all",), "alpha 1.2, beta 5"),
+    (("alpha 1 beta 5 (off) on middle",), "off"),
+    (("alpha 1.2 beta 5 adaptive on all from 0 to 0.5",), "alpha 1.2, beta 5, adaptive"),
+    (("alpha 1.2 beta 5 in one pass at alpha 2 on all positive only",), "alpha 1.2, beta 5, one pass"),
+    (("alpha 1.2 beta 5 on input", "alpha 1 beta 3 (off) on all", "alpha -0.5 beta 3 on output"), "alpha 1.2, beta 5; alpha -0.5, beta 3"),
+    (("alpha 1.2 beta 5 on input", "alpha 1.2 beta 5 on output"), "alpha 1.2, beta 5"),
+    (("something that a later version writes",), "something that a later version writes"),
+], ids=range(8))  # fmt: skip
+def test_a_record_without_a_label_is_named_by_its_rules(rules, name):
+    info = made("3", "a", 1).info
+    assert dataclasses.replace(info, rules=rules).name == name
+    assert dataclasses.replace(info, rules=rules, label="mine").name == "mine"

@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, get_args, get_origin, get_type_hints
@@ -26,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..choices import MEASURES, NEGATIVE, POSITIVE
+from ..choices import MEASURES, NEGATIVE, ONE_PASS, POSITIVE
 from ..text import got, shown
 
 FORMAT = "circulation-stability"
@@ -36,6 +37,7 @@ TABLES = ("sigma", "step", "values")
 MAX_BYTES = 256 << 20  # of a file
 MAX_HEADER = 1 << 20
 DAMAGED = "This stability record is damaged:"
+_RULE = re.compile(r"alpha (\S+) beta (\S+)(.*?)(?= on )")
 MAX_NODES, MAX_PROMPTS = 32, 8  # that a probe remembers, and of each of its nodes
 
 
@@ -61,6 +63,11 @@ class RunInfo:
     cfg: float | None = None
     call: int | None = None  # of the node, where it runs over a list
     signature: str | None = None  # of the node and all it depends on
+
+    @property
+    def name(self) -> str:
+        """The label, or else what the rules are in short: 'alpha 1.2, beta 5', or 'off'."""
+        return self.label or "; ".join(dict.fromkeys(filter(None, map(_in_short, self.rules)))) or "off"
 
 
 @dataclass(frozen=True)
@@ -117,6 +124,16 @@ class LiveRecord:
         return Record(tuple(r for r in runs if r.info.node in signatures and r.info.signature in (None, signatures[r.info.node])))
 
 
+def _in_short(rule: str) -> str:
+    """'alpha 1.2, beta 5' of a rule in words, as a record has it; '' of one that is off, and the whole of what is none of ours."""
+    match = _RULE.match(rule)
+    if not match:
+        return rule
+    alpha, beta, more = match.groups()
+    kinds = [kind for kind in ("adaptive", ONE_PASS) if kind in more]
+    return "" if "(off)" in more else ", ".join([f"alpha {alpha}", f"beta {beta}", *kinds])
+
+
 def _last(entries: dict, number: int) -> dict:
     return dict(list(entries.items())[-number:])
 
@@ -156,7 +173,7 @@ def rows(record: Record) -> Iterator[tuple]:
         for evaluation, block, branch, image in measured:
             yield (
                 number,
-                run.info.label,
+                run.info.name,
                 evaluation + 1,
                 round(float(run.step[evaluation]) + 1, 4),
                 float(run.sigma[evaluation]),
