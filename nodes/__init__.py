@@ -4,7 +4,7 @@ from .circulation import CirculationAdaptive, CirculationControl, CirculationSch
 from .model_blocks import ModelBlocks
 from .sheet import ComparisonSheet
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
-from .sweep import CirculationSweep
+from .sweep import CirculationGrid, CirculationGridCell, CirculationGridRows, CirculationSweep
 
 
 class CirculationExtension(ComfyExtension):
@@ -21,4 +21,7 @@ class CirculationExtension(ComfyExtension):
             LoadStability,
             ModelBlocks,
             ComparisonSheet,
+            CirculationGrid,
+            CirculationGridCell,
+            CirculationGridRows,
         ]

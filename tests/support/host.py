@@ -14,8 +14,15 @@ from packaging.version import Version
 torch.set_num_threads(1)  # models this small gain nothing from more, and lose much on a busy machine
 PACK = load(ROOT)
 
-import nodes as comfy_nodes  # noqa: F401
+import nodes as comfy_nodes
 from comfyui_version import __version__ as COMFYUI
+
+# Our nodes that a user can add to a graph. Those within a grid are hidden from search as deprecated ones are.
+NODES = {
+    id: cls
+    for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items()  # type: ignore[attr-defined]  # mypy sees our own folder of that name
+    if cls.__module__.startswith(PACK) and not cls.GET_SCHEMA().is_deprecated
+}
 
 
 def engine(name: str):

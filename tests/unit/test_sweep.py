@@ -7,7 +7,7 @@ from support.host import engine, node
 
 comparison, choices = engine("comparison.settings"), engine("choices")
 CirculationSettings, AdaptiveSettings = engine("method.settings").CirculationSettings, engine("method.settings").AdaptiveSettings
-NODES = ["CirculationSweep"]
+NODES = ["CirculationSweep", "CirculationGrid"]
 
 
 def alphas(text):

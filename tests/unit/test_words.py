@@ -5,10 +5,9 @@ import re
 
 import pytest
 from PIL import Image
-from support.host import PACK, ROOT, comfy_nodes
+from support.host import NODES, ROOT
 
 LANGUAGES = ["zh", "ja", "ko", "fr", "de", "es", "ru"]
-NODES = {id: cls for id, cls in comfy_nodes.NODE_CLASS_MAPPINGS.items() if cls.__module__.startswith(PACK)}
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 
