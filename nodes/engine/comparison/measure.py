@@ -76,9 +76,7 @@ def batches_of(images: Sequence[object]) -> list[Tensor]:
 def scores_of(scores: Sequence[object], batches: Sequence[Tensor]) -> list[tuple[float, ...]]:
     """The scores of each setting: one of it, or one of each of its images. Raises ValueError."""
     flat = [value for entry in scores for value in (entry if isinstance(entry, (list, tuple)) else (entry,))]
-    if wrong := [value for value in flat if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value)]:
-        raise ValueError(f"scores has {got(wrong[0])} in it and must be numbers.")
-    values = [float(value) for value in flat]
+    values = [_number(value) for value in flat]
     total = sum(map(len, batches))
     if len(values) == len(batches):
         return [(value,) for value in values]
