@@ -112,7 +112,7 @@ class Watch(TorchDispatchMode):
         for t in inputs:
             self._know(t.untyped_storage(), 0)
         is_view = any(result.alias_info is not None and not result.alias_info.is_write for result in operator._schema.returns)
-        if outputs and not is_view and not name.startswith(("empty", "new_empty", "_unsafe_view")):
+        if (outputs or operator._schema.is_mutable) and not is_view and not name.startswith(("empty", "new_empty", "_unsafe_view")):
             self.kernels += 1
             if "scaled_dot_product" not in name:
                 self.moved += sum(t.numel() * t.itemsize for t in {id(t): t for t in (*inputs, *outputs)}.values())

@@ -137,8 +137,9 @@ class AttentionCall:
 
     @property
     def fusable(self) -> bool:
-        """Whether a kernel of ours may take the place of `attend`: not of another pack's attention, and not with a mask or a scale."""
-        return self.mask is None and self._previous is None and not self.scaled and bool(kernels.name_of(self._func))
+        """Whether a kernel of ours may take the place of `attend`: of ComfyUI's own, but for quantised ones, without mask and scale."""
+        own = self._previous is None and kernels.name_of(self._func) not in ("", *kernels.QUANTISED)
+        return own and self.mask is None and not self.scaled
 
     @property
     def pads_values(self) -> bool:
