@@ -160,8 +160,9 @@ def test_what_does_not_fit_is_refused_in_words(batches, labels):
 
 @pytest.mark.parametrize("label", ["$\\frac{$", "输入 é", "\ud800\x00\u202e", "W" * 80, "x" * 16_000, "   "])
 def test_any_label_can_be_drawn(texts, label):
-    drawn([images(2)] * 2, ["off", label])
+    _, found = drawn([images(2)] * 2, ["off", label])
     assert all(text.isprintable() for _, text in texts)
+    assert all(box[2] <= found.lefts[0] for box, text in texts if not text.isdigit())
 
 
 def test_without_matplotlib_the_text_is_drawn_with_pillows_font(monkeypatch, texts):
