@@ -25,10 +25,16 @@ OF_WORKFLOWS = {
     "baseline-vs-circulation": (["SaveImage", "StabilityReadout", "StabilityCompare"], ["StabilityCompare"]),
     "circulation-basic": (["CirculationControl", "KSampler", "SaveImage"], []),
     "stability-readout": (["StabilityProbe", "KSampler", "StabilityReadout"], []),
+    "circulation-sweep": (["CirculationSweep", "KSampler", "ComparisonSheet"], []),
+    "find-your-alpha": (["CirculationGrid", "SaveImage"], []),
 }
-# their models are far too large to run here
-NOT_RUN = ["circulation-flux", "circulation-qwen-image", "circulation-sd3", "circulation-wan", "circulation-z-image"]
-OTHERS = ["CirculationAdaptive", "CirculationSweep", "SaveStability", "LoadStability", "ModelBlocks"]
+# of those whose models are far too large to run here: which nodes are on the thumbnail, without the loaders, which miss their files
+NOT_RUN = {
+    **{f"circulation-{name}": ["CirculationControl", "KSampler", "VAEDecode"] for name in ("flux", "qwen-image", "sd3", "wan", "z-image")},
+    **{f"circulation-sweep-{family}": ["CirculationSweep", "KSampler", "ComparisonSheet"] for family in ("flux", "z-image")},
+    **{f"find-your-alpha-{family}": ["CirculationGrid", "SaveImage"] for family in ("flux", "z-image")},
+}
+OTHERS = ["CirculationAdaptive", "CirculationSweep", "CirculationGrid", "SaveStability", "LoadStability", "ModelBlocks"]
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +93,7 @@ def test_a_workflow_as_it_is_loaded(screen, name):
     screen.fresh()
     screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
     screen.load(workflow(name))
-    thumbnail = ["CirculationControl", "KSampler", "VAEDecode"]  # without the loaders, which miss their files here
-    kept(screen.page.screenshot(clip=screen.frame(thumbnail)), WORKFLOWS / f"{name}.jpg", 1000)
+    kept(screen.page.screenshot(clip=screen.frame(NOT_RUN[name])), WORKFLOWS / f"{name}.jpg", 1000)
 
 
 @pytest.mark.parametrize("name", OTHERS)

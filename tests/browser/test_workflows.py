@@ -1,11 +1,12 @@
 """The shipped workflows, as ComfyUI's own front end turns them into prompts, on the real server."""
 
 import io
+import json
 
 import numpy
 import pytest
 from PIL import Image
-from support.server import demo, front_end, open_workflow, prompt_of, small, started, workflow
+from support.server import ROOT, demo, front_end, open_workflow, prompt_of, small, started, workflow
 
 # what the workflows leave at its default
 CIRCULATION = {
@@ -14,12 +15,17 @@ CIRCULATION = {
 }  # fmt: skip
 PROBE = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", "branches": "both", "label": "", "tokens": "image"}
 FAMILIES = ["sd3", "flux", "z-image", "qwen-image", "wan"]  # whose files are too large to be here
-RUN_HERE = ["circulation-basic", "stability-readout", "baseline-vs-circulation"]
+RUN_HERE = ["circulation-basic", "stability-readout", "baseline-vs-circulation", "circulation-sweep", "find-your-alpha"]
+COMPARING = [f"{name}-{family}" for name in ("circulation-sweep", "find-your-alpha") for family in ("flux", "z-image")]
+SWEPT = {**CIRCULATION, "alpha": "1, 1.05, 1.1, 1.2", "beta": "3", "method": "paper", "baseline": True}
+SHEET = {"cell": 384, "frame_changes": False, "sort_columns": False, "difference_row": False, "threshold": 0.1}
+AVATARS = ROOT / "demo" / "circulation_demo" / "avatars"
+LABELS = ["off", "alpha 1.05, beta 3", "alpha 1.1, beta 3", "alpha 1.2, beta 3"]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("comfyui")) as server:
+    with started(tmp_path_factory.mktemp("comfyui"), packs=[AVATARS]) as server:
         yield server
 
 
@@ -28,7 +34,9 @@ def prompts(server):
     """Of each workflow the prompt, and that of one with its sampler and its probe in a subgraph."""
     with front_end(server) as page:
         made = {family: open_workflow(page, workflow(f"circulation-{family}"), without_files=True) for family in FAMILIES}
+        made |= {name: open_workflow(page, workflow(name), without_files=True) for name in COMPARING}
         made |= {name: small(open_workflow(page, workflow(name))) for name in RUN_HERE}
+        made["avatars-sweep"] = open_workflow(page, json.loads((AVATARS / "example_workflows" / "avatars-sweep.json").read_text()))
         open_workflow(page, workflow("stability-readout"))
         types = ["KSampler", "StabilityProbe"]
         page.evaluate("types => app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type))))", types)
@@ -78,6 +86,56 @@ def test_the_workflow_of_a_family_is_right_but_for_the_model_files(server, promp
         server.queue(prompt)
     _, *complaints = str(refused.value).splitlines()
     assert complaints and all("Value not in list" in line and ".safetensors' not in" in line for line in complaints), complaints
+
+
+@pytest.mark.parametrize("name", COMPARING)
+def test_a_comparing_workflow_of_a_family_is_right_but_for_the_model_files(server, prompts, name):
+    keeps_its_widgets(prompts[name])
+    with pytest.raises(demo.ServerError) as refused:
+        server.queue(prompts[name])
+    _, *complaints = str(refused.value).splitlines()
+    assert complaints and all("Value not in list" in line and ".safetensors' not in" in line for line in complaints), complaints
+
+
+def keeps_its_widgets(prompt):
+    """Of a workflow with a sweep or a grid. What is not asserted is the sampler's, of which there is one for all settings."""
+    for id in of_type(prompt, "CirculationSweep"):
+        (sheet,) = of_type(prompt, "ComparisonSheet")
+        assert widgets(prompt, id) == SWEPT and widgets(prompt, sheet) == SHEET
+        assert prompt[sheet]["inputs"]["labels"] == [id, 1]
+    for id in of_type(prompt, "CirculationGrid"):
+        found = widgets(prompt, id)
+        assert found.items() >= {**SWEPT, **SHEET, "seed": 42, "seeds": 4, "denoise": 1.0}.items()
+        assert {*found} - {*SWEPT, *SHEET} == {"seed", "seeds", "steps", "cfg", "sampler_name", "scheduler", "denoise"}
+
+
+def test_the_sweep_workflow_samples_each_setting(server, prompts):
+    prompt = prompts["circulation-sweep"]
+    keeps_its_widgets(prompt)
+    (sheet,) = of_type(prompt, "ComparisonSheet")
+    (message,) = server.run(prompt)[sheet]["comparison"]
+    assert message["labels"] == LABELS and [len(row) for row in message["cells"]] == [4] * 4
+
+
+def test_the_sweep_of_the_demos_avatars(server, prompts):
+    prompt = prompts["avatars-sweep"]
+    (sweep,), (sheet,) = of_type(prompt, "CirculationSweep"), of_type(prompt, "ComparisonSheet")
+    assert widgets(prompt, sweep) == {**SWEPT, "alpha": "0.8, 0.9, 1.05, 1.1, 1.2", "beta": "5"}
+    assert widgets(prompt, sheet) == {**SHEET, "cell": 128}
+    (message,) = server.run(small(prompt))[sheet]["comparison"]
+    assert message["labels"] == ["off", *(f"alpha {alpha}, beta 5" for alpha in ("0.8", "0.9", "1.05", "1.1", "1.2"))]
+    assert [len(row) for row in message["cells"]] == [8] * 6
+
+
+def test_the_grid_workflow_samples_each_setting_and_seed(server, prompts):
+    prompt = prompts["find-your-alpha"]
+    keeps_its_widgets(prompt)
+    (grid,) = of_type(prompt, "CirculationGrid")
+    prompt[grid]["inputs"]["steps"] = 2
+    outputs = server.run(prompt)
+    (message,) = outputs[f"{grid}.0.0.sheet"]["comparison"]
+    assert message["labels"] == LABELS and [len(row) for row in message["cells"]] == [4] * 4
+    assert picture(server, outputs, of_type(prompt, "SaveImage")[0]).width > 4 * 128
 
 
 def test_the_readout_workflow_keeps_its_widgets_and_draws(server, prompts):

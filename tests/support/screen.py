@@ -19,9 +19,11 @@ def small_graph(workflow, steps, seed, size=64):
     graph = copy.deepcopy(workflow)
     for node in graph["nodes"]:
         if node["type"] == "EmptyLatentImage":
-            node["widgets_values"] = [size, size, 1]
+            node["widgets_values"][:2] = size, size
         if node["type"] == "KSampler":
             node["widgets_values"] = [seed, "fixed", steps, 2.0, "euler", "normal", 1.0]
+        if node["type"] == "CirculationGrid":
+            node["widgets_values"][4:8] = steps, 2.0, "euler", "normal"
     return graph
 
 
