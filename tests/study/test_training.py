@@ -91,7 +91,11 @@ def change_the_network(monkeypatch):
     monkeypatch.setattr(train.unet, "build", other)
 
 
-@pytest.mark.parametrize("change", [change_the_schedule, change_the_network])
+def change_the_attention(monkeypatch):
+    monkeypatch.setattr(train, "plain_attention", lambda q, k, v, heads, *args, **kwargs: q)
+
+
+@pytest.mark.parametrize("change", [change_the_schedule, change_the_network, change_the_attention])
 def test_a_finished_training_is_not_taken_for_another(data, tmp_path, monkeypatch, steps_taken, change):
     finished = train.train(data, tmp_path, STEPS)
     assert train.train(data, tmp_path, STEPS) == finished and steps_taken == list(range(STEPS))
@@ -110,5 +114,6 @@ def test_a_step_moves_every_weight(data):
     ends = {unet.input_blocks[0][0].weight, unet.out[2].weight, *(table.weight for table in trainee.embedding)}
     assert ends <= set(adamw.param_groups[0]["params"])
     train.Lessons(data, 0, trainee, torch.device("cpu")).loss(trainee, 0).backward()
+    assert not [name for name, weight in trainee.named_parameters() if not weight.grad.any()], "no gradient"
     muon.step(), adamw.step()
     assert not [name for name, weight in trainee.named_parameters() if torch.equal(weight, before[name])]

@@ -36,7 +36,7 @@ class Trainee(torch.nn.Module):
     def __init__(self):
         super().__init__()
         self.model = unet.build(torch.float32)
-        self.unet = self.model.diffusion_model
+        self.unet = self.model.diffusion_model.requires_grad_(True)  # newer ComfyUIs build networks that take no gradients
         self.embedding = torch.nn.ModuleList(torch.nn.Embedding(len(f.values) + 1, unet.CONTEXT) for f in FACTORS)
         initialise(self.unet)
 
@@ -171,8 +171,13 @@ class Training:
 
 
 def conditions(data: Path, steps: int, seed: int) -> dict:
-    """All that a training depends on, as values of JSON's types. What the code does, the weights after the first step tell."""
+    """All that a training depends on, as values of JSON's types. What the code does, the weights after a first step tell, taken from
+    a start without zeros, behind which nothing would be seen.
+    """
     first = Training(data, steps, seed, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(0)
+    for weight in first.trainee.parameters():
+        torch.nn.init.normal_(weight, std=0.02, generator=generator)
     with one_thread():
         first.step(0)
     return {
