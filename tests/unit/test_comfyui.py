@@ -134,6 +134,11 @@ TABLE = [
     *(Name(f"{IO}{name}") for name in ("ComfyNode", "NodeOutput", "Custom", "Latent", "Image", "Hidden.prompt", "Hidden.unique_id")),
     *(Name(f"{IO}{kind}.Input", by_name=("tooltip", "optional")) for kind in ("Boolean", "Combo", "Float", "Int", "MultiType", "String")),
     Name(IO + "Model.Input", by_name=("tooltip",)),
+    Name(IO + "ClipVision.Input", by_name=("tooltip", "optional")),
+    Name(IO + "Float.Input", by_name=("force_input",)),
+    Name(IO + "Schema", by_name=("is_input_list",)),
+    Name("comfy.clip_vision:ClipVisionModel.encode_image", ("image",)),
+    Code("comfy.clip_vision", ('outputs["image_embeds"] = ',)),
     *(Name(f"{IO}{kind}.Output", by_name=("display_name", "tooltip")) for kind in ("Image", "Model", "String")),
     Name(IO + "NodeOutput", by_name=("ui",)),
     Name(IO + "ComfyNode.hidden"),
@@ -145,6 +150,11 @@ TABLE = [
     Name("folder_paths.get_output_directory"),
     Name("folder_paths.get_save_image_path", ("filename_prefix", "output_dir")),
     Code("folder_paths", ("return full_output_folder, filename, counter, subfolder, filename_prefix",)),
+    # --- comfy/pictures.py
+    Name("folder_paths.get_temp_directory"),
+    Name("comfy.cli_args:args.disable_metadata"),
+    Name("comfy.model_management.throw_exception_if_processing_interrupted"),
+    Code("comfy_api.latest._io", ("self.hidden.append(Hidden.prompt)", "self.hidden.append(Hidden.extra_pnginfo)")),
     # --- comfy/prompt.py, comfy/run_info.py
     Name("comfy_execution.utils.get_executing_context"),
     Name("comfy_execution.utils:ExecutionContext", ("prompt_id", "node_id", "list_index")),
