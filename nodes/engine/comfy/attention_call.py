@@ -78,9 +78,10 @@ class AttentionCall:
 
     def empty_output(self) -> Tensor:
         """A tensor in the layout of the model's own output, with nothing in it."""
-        shape = *self.heads_of(self.q).shape[:-1], self.heads_of(self.v).shape[-1]
-        out = self.v.new_empty(shape if self._out_heads else (shape[0], shape[2], shape[1], shape[3]))
-        return out if self._out_heads else out.flatten(-2)
+        batch, heads, length, width = self.heads_of(self.q).shape
+        if self._in_heads or self.v.ndim == 4:
+            width = self.v.shape[-1]
+        return self.v.new_empty((batch, heads, length, width) if self._out_heads else (batch, length, heads * width))
 
     def output_of(self, heads: Tensor) -> Tensor:
         """(B, H, L, d) in the layout of the model's own output, without a copy where its memory allows."""
