@@ -1,15 +1,12 @@
 """The nodes that try several settings: Circulation Sweep, and Circulation Grid, which also samples."""
 
-import comfy.samplers
 import torch
 import torch.nn.functional as F
-from comfy.utils import ProgressBar
 from comfy_api.latest import io, ui
 
 from .circulation import patched, scope_inputs, where_inputs
 from .engine.choices import BOTH, IMAGE_TOKENS, PAPER, VALUE_SPACE, check_number
-from .engine.comfy.grid import expanded
-from .engine.comfy.prompt import executing, node_of_graph
+from .engine.comfy.grid import SAMPLERS, SCHEDULERS, expanded, progress
 from .engine.comparison.settings import OFF, check, settings
 from .engine.method.settings import CirculationSettings
 from .engine.rules.schedule import Schedule
@@ -148,10 +145,10 @@ class CirculationGrid(io.ComfyNode):
                     "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance, as in KSampler."
                 ),
                 io.Combo.Input(
-                    "sampler_name", options=comfy.samplers.KSampler.SAMPLERS, default="euler", tooltip="The algorithm, as in KSampler."
+                    "sampler_name", options=SAMPLERS, default="euler", tooltip="The algorithm, as in KSampler."
                 ),
                 io.Combo.Input(
-                    "scheduler", options=comfy.samplers.KSampler.SCHEDULERS, default="normal",
+                    "scheduler", options=SCHEDULERS, default="normal",
                     tooltip="How the noise goes down from step to step, as in KSampler.",
                 ),
                 io.Float.Input(
@@ -219,9 +216,7 @@ class CirculationGridCell(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor, model, label: str, seed: int, row: int, column: int, rows: int, columns: int) -> io.NodeOutput:
-        grid = executing().node
-        if grid is not None:
-            ProgressBar(rows * columns, node_id=node_of_graph(grid)).update_absolute(row * columns + column + 1)
+        progress(row * columns + column + 1, of=rows * columns)
         scale = min(1.0, THUMBNAIL / max(image.shape[1:3]))
         small = F.interpolate(image.movedim(-1, 1), scale_factor=scale, mode="area").movedim(1, -1) if scale < 1 else image
         cell = dict(label=label, seed=seed, row=row, column=column, rows=rows, columns=columns)

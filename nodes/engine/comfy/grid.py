@@ -7,7 +7,13 @@ too. Ids here come from a setting and a seed, never from a place in the grid, so
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import comfy.samplers
+from comfy.utils import ProgressBar
 from comfy_execution.graph_utils import GraphBuilder
+
+from .prompt import executing, node_of_graph
+
+SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
 
 Link = list  # [id of a node, number of its output]
 Inputs = Mapping[str, Any]
@@ -35,3 +41,10 @@ def expanded(
     rows = graph.node("CirculationGridRows", "rows", columns=len(seeds), **images)
     shown = graph.node("ComparisonSheet", "sheet", images=rows.out(0), labels="\n".join(settings), **sheet)
     return graph.finalize(), [*(shown.out(output) for output in range(4)), rows.out(1)]
+
+
+def progress(done: int, of: int) -> None:
+    """How many cells there are, for the node that the user sees."""
+    node = executing().node
+    if node is not None:
+        ProgressBar(of, node_id=node_of_graph(node)).update_absolute(done)
