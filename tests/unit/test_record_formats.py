@@ -33,6 +33,10 @@ def load(monkeypatch, tmp_path):
     return loaded
 
 
+# Records without a label
+NAMED_BY_RULES = {"input-space": "alpha 0.5, beta 2; alpha 1.2, beta 5, adaptive", "flux": "alpha 1.05, beta 3"}
+
+
 @pytest.mark.parametrize("name", FORMAT_1)
 def test_a_record_of_format_1_is_read_as_it_was(load, name):
     summary, data, _ = load(name)
@@ -43,7 +47,7 @@ def test_a_record_of_format_1_is_read_as_it_was(load, name):
     expected = dict(cells(FORMAT_1[name]))
     assert table.keys() == expected.keys()
     for place, (label, numbers) in expected.items():
-        assert table[place]["label"] == label
+        assert table[place]["label"] == (label or NAMED_BY_RULES[name])
         assert {key: float(table[place][key]) for key in numbers} == pytest.approx(numbers, rel=1e-5)
 
 
