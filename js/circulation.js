@@ -4,7 +4,8 @@
 import { app } from "../../scripts/app.js";
 import { Chart } from "./chart.js";
 import { Painter } from "./painter.js";
-import { keep, listen, results } from "./results.js";
+import { keep, kept, listen, results } from "./results.js";
+import { Sheet } from "./sheet.js";
 import { colour, html, theme } from "./theme.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
@@ -22,6 +23,8 @@ const widgets = {
     CirculationAdaptive: addStatus,
     CirculationSweep: addStatus,
     CirculationSchedule: addPainter,
+    ComparisonSheet: addSheet,
+    CirculationGrid: addSheet,
 };
 
 const views = new WeakMap(); // node → its view: {element, redraw(), shows?, show(result)?, chart?}; `shows` names what it shows of a result
@@ -77,6 +80,14 @@ function addPainter(node) {
     return { element: painter.element, redraw: () => painter.draw() };
 }
 
+/** @param {GraphNode} node */
+function addSheet(node) {
+    const sheet = new Sheet();
+    addWidget(node, "sheet", sheet.element, 280);
+    node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], 640)]);
+    return { element: sheet.element, shows: "comparison", show: ({ comparison }) => sheet.show(comparison), redraw: () => sheet.draw() };
+}
+
 /**
  * The least height is the element's, in pixels, as in the style sheet. Without `fixed` it grows with its node.
  * @param {GraphNode} node
@@ -99,6 +110,22 @@ function addWidget(node, name, element, least, fixed = false) {
         widget.computeLayoutSize = undefined;
         widget.computeSize = (width) => [width ?? 0, least + 2 * MARGIN];
     }
+    passOn(element);
+}
+
+/** On the classic canvas: what the wheel and the middle button do there, they do over the element too. Nodes 2.0 sees to it itself. */
+function passOn(element) {
+    const pass = (name, concerns, method) =>
+        element.addEventListener(name, (event) => {
+            if (LiteGraph.vueNodesMode || !concerns(event)) return;
+            event.preventDefault(); // or Linux pastes with the middle button
+            app.canvas[method](event);
+        });
+    const scrolls = (rows) => rows && rows.scrollHeight > rows.clientHeight;
+    pass("wheel", ({ target, ctrlKey }) => ctrlKey || !scrolls(target.closest(".rows")), "processMouseWheel");
+    pass("pointerdown", ({ button }) => button === 1, "processMouseDown");
+    pass("pointermove", ({ buttons }) => buttons & 4, "processMouseMove");
+    pass("pointerup", ({ button }) => button === 1, "processMouseUp");
 }
 
 /** Every node of the workflow with its id as the server has it, such as "10:1" inside of subgraphs. */
@@ -194,8 +221,8 @@ app.registerExtension({
     onNodeOutputsUpdated(outputs) {
         for (const [, node] of everyNode()) {
             const id = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
-            const chart = outputs[id]?.stability?.[0];
-            if (chart) fill(node, { chart });
+            const result = kept(outputs[id]);
+            if (result) fill(node, result);
         }
     },
 

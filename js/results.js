@@ -33,12 +33,18 @@ export function listen(changed) {
     subscribe("circulation.stability", withPoint);
     subscribe("circulation.status", (_, { text }) => ({ text }));
     api.addEventListener("executed", async ({ detail }) => {
-        const chart = detail.output?.stability?.[0];
-        if (!chart) return;
+        const result = kept(detail.output);
+        if (!result) return;
         const graph = graphs.prompt === detail.prompt_id ? graphs.graph : await graphOf(detail.prompt_id);
-        receive(graph, detail.display_node ?? detail.node, () => ({ chart }));
+        receive(graph, detail.display_node ?? detail.node, () => result);
     });
     addEventListener("pagehide", write);
+}
+
+/** What we show of a node's output. */
+export function kept(output) {
+    const [chart, comparison] = [output?.stability?.[0], output?.comparison?.[0]];
+    return chart ? { chart } : comparison && { comparison };
 }
 
 /** Keeps a result of the graph on the screen under another node. */

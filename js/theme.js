@@ -112,6 +112,7 @@ export function holdPresses(element) {
     let held = false;
     const release = () => setTimeout(() => (held = false)); // when the element has heard of it too
     element.addEventListener("pointerdown", (event) => {
+        if (event.button === 1) return; // pans
         event.stopPropagation();
         held = true;
         for (const end of ["pointerup", "pointercancel"]) addEventListener(end, release, { capture: true, once: true });

@@ -52,10 +52,20 @@ interface Extension {
     getNodeMenuItems(node: GraphNode): { content: string; callback(): void }[];
 }
 
+declare const LiteGraph: { vueNodesMode?: boolean };
+
 declare module "*/scripts/app.js" {
     export const app: {
         rootGraph: Graph;
-        canvas: { graph: Graph; emitBeforeChange(): void; emitAfterChange(): void };
+        canvas: {
+            graph: Graph;
+            emitBeforeChange(): void;
+            emitAfterChange(): void;
+            processMouseWheel(event: WheelEvent): void;
+            processMouseDown(event: PointerEvent): void;
+            processMouseMove(event: PointerEvent): void;
+            processMouseUp(event: PointerEvent): void;
+        };
         ui: { settings: { addEventListener(event: "Comfy.ColorPalette.change", listener: () => void): void } };
         registerExtension(extension: Extension): void;
     };
@@ -65,5 +75,6 @@ declare module "*/scripts/api.js" {
     export const api: {
         addEventListener(event: string, listener: (event: CustomEvent) => void): void;
         fetchApi(route: string): Promise<Response>;
+        apiURL(route: string): string;
     };
 }

@@ -8,9 +8,8 @@ import re
 import statistics
 
 import pytest
-from support import front_ends
 from support.screen import Screen, small_graph
-from support.server import ROOT, front_end, open_workflow, prompt_of, started, workflow
+from support.server import ROOT, open_workflow, prompt_of, workflow
 
 WORKFLOWS = sorted(path.stem for path in (ROOT / "workflows").glob("*.json"))
 RUN_HERE = ["circulation-basic", "circulation-schedule", "stability-readout", "baseline-vs-circulation"]  # the others' models are too large
@@ -19,26 +18,6 @@ SAVED = sorted(GOLDEN.glob("saved-by-*.json"))  # all nodes with other values th
 STEPS = 20  # of the run that is watched
 
 seeds = itertools.count()
-
-
-@pytest.fixture(scope="module", params=front_ends.VERSIONS)
-def server(request, tmp_path_factory):
-    root = front_ends.root(request.param)
-    with started(tmp_path_factory.mktemp("comfyui"), "--front-end-root", str(root), kind="sd15") as server:
-        yield server
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
-def page(request, server):
-    settings = dict(Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False, Comfy_RightSidePanel_IsOpen=False)
-    with front_end(server, **settings) as page:
-        page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-        yield page
-
-
-@pytest.fixture
-def screen(page):
-    return Screen(page)
 
 
 def scheduled(seed=None, steps=4, size=64):
