@@ -9,6 +9,7 @@ MARK = "circulation_mark"
 # Of a guider's model_options
 TRANSFORMER_OPTIONS = "transformer_options"
 COMPILE_OPTIONS = "torch_compile_kwargs"
+ONE_GRAPH = "fullgraph"  # of these
 
 # Of transformer_options
 ATTENTION_OVERRIDE = "optimized_attention_override"

@@ -101,6 +101,8 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
     if all(rule.off for rule in rules) and not probes:
         return Run(Plan(rules, percent_to_sigma), [], [], schedule, video=False)
     try:
+        if (model.model_options.get(keys.COMPILE_OPTIONS) or {}).get(keys.ONE_GRAPH):
+            raise ValueError("it is compiled with fullgraph, which lets no node act inside of it. Turn fullgraph off in the compile node.")
         blocks, video = patchable_blocks(model), alternates_with_time(diffusion_model(model))
     except (ValueError, TypeError) as error:
         log.warning("Circulation left the model alone: %s", ascii_line(str(error)))

@@ -3,6 +3,7 @@
 As when users compare with the bypass key: one model is sampled without us and with us, in either order.
 """
 
+import comfy.ldm.flux.math as flux_math
 import comfy_extras.nodes_torch_compile as core
 import pytest
 import torch
@@ -118,3 +119,14 @@ def test_the_state_that_tells_the_code_apart_is_given_back(case):
         assert state() == (True, False)
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+
+
+def test_a_model_that_is_compiled_as_one_graph_is_left_alone_with_a_warning(log, statuses, monkeypatch):
+    """The compiler refuses what it cannot see into there, and would end the sampling."""
+    monkeypatch.setattr(flux_math, "optimized_attention", attention.attention_pytorch)  # which it can see into
+    model = transformers.build("flux").clone()
+    unguarded = {"guard_filter_fn": lambda guards: ["transformer_options" not in guard.name for guard in guards]}
+    set_torch_compile_wrapper(model, keys=["diffusion_model"], backend="eager", fullgraph=True, options=unguarded)
+    plain = transformers.sample(model, "flux")
+    assert torch.equal(transformers.sample(ours(model), "flux"), plain)
+    assert "left the model alone: it is compiled with fullgraph" in log.text and "fullgraph" in statuses["1"]
