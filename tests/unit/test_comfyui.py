@@ -220,7 +220,7 @@ TABLE = [
     Code("comfy.samplers", ('transformer_options["cond_or_uncond"] = ', 'transformer_options["uuids"] = ', key("transformer_options"))),
     Code("comfy.sampler_helpers", ('["uuid"] = uuid.uuid4()',)),
     Code("nodes", (key("positive"), key("negative"))),
-    Code("comfy_api.torch_helpers.torch_compile", (key("torch_compile_kwargs"), ".model_options[TORCH_COMPILE_KWARGS]")),
+    Code("comfy_api.torch_helpers.torch_compile", (key("torch_compile_kwargs"), key("fullgraph"), ".model_options[TORCH_COMPILE_KWARGS]")),
     Code(ATTENTION, (key("patches"), key("patches_replace"), key("attn1_patch"), key("attn2_patch"), key("block"), key("block_index"))),
     Code(UNET, tuple(f'transformer_options["block"] = ("{stage}", ' for stage in ("input", "middle", "output"))),
     Code("comfy.ldm.flux.model", (key("dit"), '("double_block", i) in blocks_replace', key("original_block"), key("transformer_options"))),
