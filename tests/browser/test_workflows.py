@@ -11,13 +11,13 @@ from support.server import ROOT, demo, front_end, open_workflow, prompt_of, smal
 # what the workflows leave at its default
 CIRCULATION = {
     "alpha": 1.05, "beta": 3.0, "start_percent": 0.0, "end_percent": 1.0, "blocks": "all",
-    "branches": "both", "rescale": "value space", "tokens": "image",
+    "branches": "both", "rescale": "value space", "tokens": "image", "method": "paper",
 }  # fmt: skip
 PROBE = {"measure_in": "value space", "every_n_steps": 1, "blocks": "all", "branches": "both", "label": "", "tokens": "image"}
 FAMILIES = ["sd3", "flux", "z-image", "qwen-image", "wan"]  # whose files are too large to be here
 RUN_HERE = ["circulation-basic", "stability-readout", "baseline-vs-circulation", "circulation-sweep", "find-your-alpha"]
 COMPARING = [f"{name}-{family}" for name in ("circulation-sweep", "find-your-alpha") for family in ("flux", "z-image")]
-SWEPT = {**CIRCULATION, "alpha": "1, 1.05, 1.1, 1.2", "beta": "3", "method": "paper", "baseline": True}
+SWEPT = {**CIRCULATION, "alpha": "1, 1.05, 1.1, 1.2", "beta": "3", "baseline": True}
 SHEET = {"cell": 384, "frame_changes": False, "sort_columns": False, "difference_row": False, "threshold": 0.1}
 AVATARS = ROOT / "demo" / "circulation_demo" / "avatars"
 LABELS = ["off", "alpha 1.05, beta 3", "alpha 1.1, beta 3", "alpha 1.2, beta 3"]

@@ -14,13 +14,14 @@ BASELINE, CIRCULATION = "circulation/baseline", "circulation/circulation"
 
 CONTROL = {"model": None, "alpha": 1.05, "beta": 3.0, "start_percent": 0.0, "end_percent": 1.0, "blocks": "all"}
 ADAPTIVE = {**CONTROL, "alpha": 1.2, "beta": 5.0, "adapt_alpha": True, "adapt_beta": True, "formula": "deviation", "eta_over": "image"}
-SCOPE = {"branches": "both", "rescale": "value space", "schedule": None, "tokens": "image"}
+SCOPE = {"branches": "both", "rescale": "value space", "schedule": None, "tokens": "image", "method": "paper"}
 CHOICES = {
     "formula": ["deviation", "scale"],
     "eta_over": ["image", "head", "batch"],
     "branches": ["both", "positive", "negative"],
     "rescale": ["value space", "input space (paper)", "off"],
     "tokens": ["image", "all"],
+    "method": ["paper", "one pass"],
 }
 
 
