@@ -95,8 +95,9 @@ def _outputs() -> list:
 
 
 def patched(
-    model, circulation: CirculationSettings, start_percent: float, end_percent: float, blocks: str, branches: str, schedule: Schedule | None
-):
+    model, circulation: CirculationSettings, start_percent: float, end_percent: float, blocks: str,
+    branches: str = BOTH, schedule: Schedule | None = None,
+):  # fmt: skip
     """A MODEL with one more rule. Raises ValueError that names the input whose value is wrong."""
     if schedule is not None and not isinstance(schedule, Schedule):
         raise ValueError("schedule: connect the schedule output of a Circulation Schedule node.")

@@ -1,5 +1,7 @@
 """The nodes that try several settings: Circulation Sweep, and Circulation Grid, which also samples."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from comfy_api.latest import io, ui
@@ -13,6 +15,8 @@ from .engine.rules.schedule import Schedule
 from .schema import node_schema
 from .sheet import ComparisonSheet
 
+# start_percent, end_percent and blocks of off, whatever those of the other settings are
+EVERYWHERE: dict[str, Any] = dict(start_percent=0.0, end_percent=1.0, blocks="all")
 ALIASES = ["xy plot", "xyz plot", "compare", "comparison", "grid", "sweep", "circulation", "parameter sweep", "find alpha"]
 
 
@@ -80,9 +84,10 @@ class CirculationSweep(io.ComfyNode):
         models, labels = [], []
         for setting in settings(alpha, beta, baseline):
             circulation = CirculationSettings(*setting, rescale, tokens=tokens, method=method)
-            # off is off everywhere, whatever another Circulation node in front does
-            where = (0.0, 1.0, "all", BOTH, None) if setting == OFF else (start_percent, end_percent, blocks, branches, schedule)
-            models.append(patched(model, circulation, *where))
+            if setting == OFF:
+                models.append(patched(model, circulation, **EVERYWHERE))
+            else:
+                models.append(patched(model, circulation, start_percent, end_percent, blocks, branches, schedule))
             labels.append(circulation.label)
         return io.NodeOutput(models, labels)
 
@@ -182,10 +187,9 @@ class CirculationGrid(io.ComfyNode):
         where = dict(start_percent=start_percent, end_percent=end_percent, blocks=blocks, branches=branches, rescale=rescale, tokens=tokens)
         if schedule is not None:
             where["schedule"] = schedule
-        off = dict(start_percent=0.0, end_percent=1.0, blocks="all")  # everywhere, and the same whatever the others are
         rows = {
             CirculationSettings(*setting, method=method).label: dict(
-                alpha=setting[0], beta=setting[1], **(off if setting == OFF else {**where, "method": method})
+                alpha=setting[0], beta=setting[1], **(EVERYWHERE if setting == OFF else {**where, "method": method})
             )
             for setting in settings(alpha, beta, baseline)
         }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import cached_property
 
 import torch.nn.functional as F
 from comfy.ldm.modules import attention as backends
@@ -65,13 +66,13 @@ class AttentionCall:
         The blend multiplies what rounding has made of their difference, so it is never a quantised one of ComfyUI's own.
         Returns what there is to be said about it.
         """
-        width = 2 * self.heads_of(self.q).shape[-1]
         if self._previous is not None:
-            if width <= kernels.UNKNOWN_HEAD_LIMIT:
+            if not self._needs_torch:
                 return None
+            width = self._doubled_width
             return f"another node's attention is not known to take heads of {width}, so PyTorch computes what Circulation adds to it"
-        name = kernels.name_of(self._func)
-        self._by_torch = name in kernels.QUANTISED or width > kernels.head_limit(self._func)
+        name = self._backend
+        self._by_torch = name in kernels.QUANTISED or self._needs_torch
         if name not in kernels.QUANTISED:
             return None
         return f"beta would multiply the rounding of {name} attention, so PyTorch computes those calls (method 'one pass' keeps {name})"
@@ -114,17 +115,17 @@ class AttentionCall:
         return mask[rows] if mask.shape[0] == self.q.shape[0] else mask
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, heads: slice, rows: slice, queries: slice, workspace: Workspace) -> Tensor:
-        """Ordinary attention with this call's options: q (B, h, N, D), k (B, h, L, D), v (B, h, L, d) -> (B, h, N, d).
+        """Ordinary attention of doubled heads with this call's options: q (B, h, N, 2d), k (B, h, L, 2d), v (B, h, L, d) -> (B, h, N, d).
 
         `heads`, `rows` and `queries` say which part of the call's mask belongs to them.
         """
         if self.mask is None and self._in_tiles(q):
             return tiles.attention(q, k, v, workspace)
-        send = backends.attention_pytorch if self._needs_torch(q.shape[-1]) else self._send
+        send = backends.attention_pytorch if self._needs_torch else self._send
         mask = self.mask_of(rows)
         mask = None if mask is None else take_queries(take_heads(mask, heads), queries)
         count, width = v.shape[1], v.shape[-1]
-        if self._pads_values(q, q.shape[-1]):
+        if self.pads_values:
             v = F.pad(v, (0, q.shape[-1] - width))
         out = send(q, k, v, count, mask=mask, skip_reshape=True, skip_output_reshape=True, **self._backend_options)
         if out.ndim == 3:  # some fallbacks forget skip_output_reshape
@@ -139,28 +140,36 @@ class AttentionCall:
     @property
     def fusable(self) -> bool:
         """Whether a kernel of ours may take the place of `attend`: of ComfyUI's own, but for quantised ones, without mask and scale."""
-        own = self._previous is None and kernels.name_of(self._func) not in ("", *kernels.QUANTISED)
+        own = self._previous is None and self._backend not in ("", *kernels.QUANTISED)
         return own and self.mask is None and not self.scaled
 
     @property
     def pads_values(self) -> bool:
         """Whether `attend` pads values to the width of doubled heads."""
-        return self._pads_values(self.q, 2 * self.heads_of(self.q).shape[-1])
+        by_torch = self._needs_torch or self._torch_is_next
+        return not (by_torch and self.mask is None and kernels.takes_narrow_values(self.q, self._doubled_width))
 
-    def _pads_values(self, q: Tensor, width: int) -> bool:
-        by_torch = self._needs_torch(width) or self._torch_is_next()
-        return not (by_torch and self.mask is None and kernels.takes_narrow_values(q, width))
+    @cached_property
+    def _backend(self) -> str:
+        """The name of the model's backend, '' for an unknown one."""
+        return kernels.name_of(self._func)
 
-    def _needs_torch(self, width: int) -> bool:
-        """Whether heads of a width go to torch's attention in the place of the model's backend."""
-        return self._by_torch or width > self._head_limit()
+    @cached_property
+    def _doubled_width(self) -> int:
+        return 2 * self.heads_of(self.q).shape[-1]
 
-    def _in_tiles(self, q: Tensor) -> bool:
-        """Ours takes the place of torch's attention alone, which needs v padded to the width of k and is a tenth slower."""
-        return tiles.supports(q) and not self.scaled and (self._by_torch or self._torch_is_next())
+    @property
+    def _needs_torch(self) -> bool:
+        """Whether doubled heads go to torch's attention in the place of the model's backend."""
+        limit: float = kernels.UNKNOWN_HEAD_LIMIT
+        if self._previous is None:
+            limit = kernels.HEAD_LIMITS.get(self._backend, limit)
+        return self._by_torch or self._doubled_width > limit
 
+    @property
     def _torch_is_next(self) -> bool:
         return self._previous is None and kernels.computes(backends.attention_pytorch, self._func)
 
-    def _head_limit(self) -> float:
-        return kernels.UNKNOWN_HEAD_LIMIT if self._previous is not None else kernels.head_limit(self._func)
+    def _in_tiles(self, q: Tensor) -> bool:
+        """Ours takes the place of torch's attention alone, which needs v padded to the width of k and is a tenth slower."""
+        return tiles.supports(q) and not self.scaled and (self._by_torch or self._torch_is_next)

@@ -54,11 +54,6 @@ def name_of(func: Callable) -> str:
     return next((name for name, backend in registered if computes(backend, func)), "")
 
 
-def head_limit(func: Callable) -> float:
-    """The largest head that a backend takes."""
-    return HEAD_LIMITS.get(name_of(func), UNKNOWN_HEAD_LIMIT)
-
-
 def takes_narrow_values(q: Tensor, width: int) -> bool:
     """Whether torch's attention without a mask is best given narrower values than heads of this width as they are, where q lies."""
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16) or not _tries_cudnn_first():

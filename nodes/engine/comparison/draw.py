@@ -91,6 +91,7 @@ def sheet(batches: Sequence[Tensor], order: Sequence[int], found: Layout, option
     letters = font(found.text)
     for left, place in zip(found.lefts, order):
         draw.text((left + found.cell[0] // 2, found.tops[0] - found.gap), str(place + 1), INK, letters, anchor="ms")
+    baseline = [scaled(batches[0], place, found.scale) for place in order]
     for row, (batch, top) in enumerate(zip(batches, found.tops)):
         if row == 0:
             draw.rectangle((0, top, found.text // 3, found.below[0] - found.gap - 1), fill=MARK)
@@ -98,9 +99,9 @@ def sheet(batches: Sequence[Tensor], order: Sequence[int], found: Layout, option
         if row and options.difference:
             _text(draw, found, found.below[row], (), (f"difference {TIMES} {GAIN}",))
         comparable = row and (options.frame or options.difference) and batch.shape[1:3] == batches[0].shape[1:3]
-        for left, place in zip(found.lefts, order):
-            shown = scaled(batch, place, found.scale)
-            before = scaled(batches[0], place, found.scale) if comparable else None
+        for left, place, first in zip(found.lefts, order, baseline):
+            shown = scaled(batch, place, found.scale) if row else first
+            before = first if comparable else None
             changed = ImageChops.difference(shown, before) if shown and before else None
             if shown and changed and options.frame:
                 shown.paste(FRAME, mask=outline(changed, options.threshold, max(3, found.gap)))

@@ -71,7 +71,7 @@ class Outcome:
         self._declined: dict[Reason, dict[Address, int]] = {}
         self._remarks: dict[str, set[Address]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
-        self._replaced: dict[torch.device, Tensor] = {}  # of those, by the model's own results
+        self._replaced: dict[torch.device, Tensor] = {}  # such results too, but the model's own took their place
         self._replaced_now: dict[torch.device, Tensor] = {}  # in the evaluation that goes on
 
     def begin_evaluation(self, sigma: Tensor) -> None:
@@ -132,15 +132,17 @@ class Outcome:
         if self.distrusted:
             sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
         for reason, calls in self._declined.items():
-            where = [b for b in self._blocks if b.address in calls and (blocks is None or b in blocks)]
-            if where:
+            if where := self._among(calls, blocks):
                 count = sum(calls[block.address] for block in where)
                 sentences.append(f"Left alone in {count} calls at {describe(where)}: {reason.value}.")
         for remark, addresses in self._remarks.items():
-            where = [b for b in self._blocks if b.address in addresses and (blocks is None or b in blocks)]
-            if where:
+            if where := self._among(addresses, blocks):
                 sentences.append(f"At {describe(where)} {remark}.")
         return sentences
+
+    def _among(self, addresses: Collection[Address], blocks: Sequence[Block] | None) -> list[Block]:
+        """Those of `blocks`, or of all if that is None, that have one of these addresses."""
+        return [block for block in self._blocks if block.address in addresses and (blocks is None or block in blocks)]
 
     def report(self) -> None:
         """One line at the end of a run, a warning if nothing was hit, and one more if something was not finite."""

@@ -291,11 +291,10 @@ class Run:
             if segment.circulation is not None:
                 attend = partial(call.attend, rows=rows, queries=tokens, workspace=workspace)
                 new, applied = circulate(
-                    q[rows], k[rows], v[rows], None if plain_heads is None else plain_heads[rows], attend, segment.circulation,
-                    None if out_heads is None else out_heads[rows, :, tokens], workspace,
-                    None if pending.x is None else pending.x[rows], call.mask_of(rows), tokens, call.pads_values, call.fusable,
+                    q[rows], k[rows], v[rows], _part(plain_heads, rows), attend, segment.circulation, _part(out_heads, rows, ALL, tokens),
+                    workspace, _part(pending.x, rows), call.mask_of(rows), tokens, call.pads_values, call.fusable,
                 )  # fmt: skip
-                self._replace_nonfinite(new, None if plain_heads is None else plain_heads[rows, :, tokens], applied.finite)
+                self._replace_nonfinite(new, _part(plain_heads, rows, ALL, tokens), applied.finite)
                 if out is None:
                     out = call.output_of(new)
             results.append((rows, applied))
@@ -347,6 +346,10 @@ class Run:
         if pending.image is None and pending.needs_image:
             return Reason.NO_IMAGE
         return None
+
+
+def _part(tensor: Tensor | None, *slices: slice) -> Tensor | None:
+    return None if tensor is None else tensor[slices]
 
 
 def _outside(tokens: slice, length: int) -> Iterator[slice]:
