@@ -6,12 +6,11 @@ import pytest
 import torch
 from support import dense, models, transformers
 from support.errors import change
-from support.host import engine, patch, probe
+from support.host import patch, probe
 from support.sampling import sample as sample_unet
-from support.watch import image_positions
+from support.watch import where_the_image_is
 
 ROUNDING = 1e-4
-LIVE = engine("records.record")
 
 
 @functools.cache
@@ -22,11 +21,6 @@ def unet(name):
 @functools.cache
 def transformer(name, **changed):
     return transformers.build(name, **changed)
-
-
-def image_of(name):
-    alone = {"n_refiner_layers": 0} if name in ("lumina2", "z_image") else {}
-    return image_positions(transformer(name, **alone), name, batch=2)
 
 
 @pytest.mark.parametrize("inputs, used", [({"method": "one pass", "alpha": 1.1, "beta": 3.0}, 1.3), ({"alpha": 1.3, "beta": 1.0}, 1.3)])
@@ -40,7 +34,8 @@ def test_a_unet_computes_the_formula_at_beta_1(name, inputs, used):
 @pytest.mark.parametrize("name", transformers.PRESENT)
 def test_every_transformer_does(name):
     out = transformers.sample(patch(transformer(name), alpha=1.2, beta=2.5, method="one pass"), name, batch=2)
-    truth = transformers.sample(dense.written_out(transformer(name), 1.5, 1.0, name=name, image=image_of(name)), name, batch=2)
+    image = where_the_image_is(transformer, name, batch=2)
+    truth = transformers.sample(dense.written_out(transformer(name), 1.5, 1.0, name=name, image=image), name, batch=2)
     effect = change(truth, transformers.sample(transformer(name), name, batch=2))
     assert change(out, truth) < min(ROUNDING, effect / 100)
 

@@ -17,6 +17,7 @@ from support.errors import change
 from support.host import engine, patch, probe
 from support.transformers import conditioning, sample
 from support.watch import image_positions, record, watch
+from support.watch import where_the_image_is as found_by_noise
 
 ALPHA, BETA = 1.5, 3.0
 ROUNDING = 1e-4  # the fast path against the written-out one, relative, over a whole run
@@ -39,10 +40,7 @@ def written_out(model, name, image=None, adapt=None, only=None, **kwargs):
     return sample(dense.written_out(model, ALPHA, BETA, name=name, image=image, adapt=adapt, only=only), name, **kwargs)
 
 
-def where_the_image_is(name, changed={}, **kwargs):
-    """Without the refiners of Lumina: they carry the noise into the tokens that fill up the image's."""
-    alone = {"n_refiner_layers": 0} if name in ("lumina2", "z_image") else {}
-    return image_positions(model(name, **changed, **alone), name, **kwargs)
+where_the_image_is = functools.partial(found_by_noise, model)
 
 
 def assert_written_out(name, inputs={}, adapt=None, only=None, **kwargs):

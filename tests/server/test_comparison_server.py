@@ -5,6 +5,7 @@ import io
 import numpy
 import pytest
 from PIL import Image
+from support.executor import node
 from support.server import demo, started
 
 ALPHAS = (1.0, 1.1, 1.3)
@@ -34,15 +35,8 @@ NODE_CLASS_MAPPINGS = {"AsList": AsList}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "custom_nodes").mkdir()
-    (base / "custom_nodes" / "lists.py").write_text(LISTS)
-    with started(base) as server:
+    with started(tmp_path_factory.mktemp("comfyui"), code=LISTS) as server:
         yield server
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 def listed(*items):

@@ -8,6 +8,7 @@ import re
 import numpy
 import pytest
 from PIL import Image
+from support.executor import node
 from support.server import demo, started
 
 BASELINE, CIRCULATION = "circulation/baseline", "circulation/circulation"
@@ -31,10 +32,6 @@ def server(tmp_path_factory):
         environment.setenv("PYTHONIOENCODING", "cp1251")  # a console that lacks most letters, as many on Windows
         with started(tmp_path_factory.mktemp("comfyui")) as server:
             yield server
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 @pytest.fixture
@@ -78,9 +75,9 @@ seeds = itertools.count()
 def images(server, prompt):
     """The files that a prompt saves, by prefix. Each run has a new seed: ComfyUI runs nothing again that it has run before."""
     seed = next(seeds)
-    for node in prompt.values():
-        if node["class_type"] == "KSampler":
-            node["inputs"]["seed"] = seed
+    for step in prompt.values():
+        if step["class_type"] == "KSampler":
+            step["inputs"]["seed"] = seed
     outputs = server.run(prompt)
     return {prompt[id]["inputs"]["filename_prefix"]: server.image(output["images"][0]) for id, output in outputs.items()}
 

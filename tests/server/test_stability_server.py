@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from support.client import Client, heard, parsed
+from support.executor import node
 from support.server import demo, started
 
 CHECKPOINT = "sd_xl_base_1.0.safetensors"
@@ -38,18 +39,11 @@ NODE_CLASS_MAPPINGS = {"SampledInside": SampledInside}
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "custom_nodes").mkdir()
-    (base / "custom_nodes" / "expanding.py").write_text(EXPANDING)
-    with started(base) as server:
+    with started(tmp_path_factory.mktemp("comfyui"), code=EXPANDING) as server:
         yield server
 
 
 # --- prompts, put together from these
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 MODEL = {  # in every prompt, so that ComfyUI keeps it loaded

@@ -8,6 +8,7 @@ import re
 import pytest
 from PIL import Image
 from support.client import Client, heard, parsed
+from support.executor import node
 from support.server import demo, started
 
 COUNTING = """
@@ -26,15 +27,8 @@ NODE_CLASS_MAPPINGS = {}
 
 @pytest.fixture(scope="module", params=[["--cache-classic"], ["--cache-lru", "200"]], ids=["classic", "lru"])
 def server(request, tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    (base / "custom_nodes").mkdir()
-    (base / "custom_nodes" / "counting.py").write_text(COUNTING)
-    with started(base, *request.param) as server:
+    with started(tmp_path_factory.mktemp("comfyui"), *request.param, code=COUNTING) as server:
         yield server
-
-
-def node(class_type, **inputs):
-    return {"class_type": class_type, "inputs": inputs}
 
 
 SAMPLER = {"steps": 2, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}

@@ -53,8 +53,14 @@ def standin(kind):
     return path
 
 
-def started(base, *arguments, kind="sdxl", packs=()):
-    """A server to be entered, with a checkpoint under the name of SDXL's. `packs` are folders of further custom nodes."""
+def started(base, *arguments, kind="sdxl", packs=(), code=None):
+    """A server to be entered, with a checkpoint under the name of SDXL's.
+
+    `packs` are folders of further custom nodes, `code` is that of a further one in a file of its own.
+    """
+    if code is not None:
+        (base / "custom_nodes").mkdir()
+        (base / "custom_nodes" / "of_the_test.py").write_text(code)
     checkpoint = base / "models" / "checkpoints" / "sd_xl_base_1.0.safetensors"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.symlink_to(standin(kind))

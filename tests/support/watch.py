@@ -114,6 +114,15 @@ def image_positions(model, name: str, **kwargs) -> dict[int, torch.Tensor]:
     return {tokens: (one[tokens] != other[tokens]).any(-1).any(1).any(0) for tokens in one}
 
 
+def where_the_image_is(model: Callable, name: str, changed: dict | None = None, **kwargs) -> dict[int, torch.Tensor]:
+    """`image_positions` of a small transformer that `model(name, **changed)` builds.
+
+    Without the refiners of Lumina: they carry the noise into the tokens that fill up the image's.
+    """
+    alone = {"n_refiner_layers": 0} if name in ("lumina2", "z_image") else {}
+    return image_positions(model(name, **(changed or {}), **alone), name, **kwargs)
+
+
 def follow_unet(clone, running: list[Module]) -> None:
     def self_attention(n, context, value, extra_options):
         running[:] = [Module([".".join(map(str, (*extra_options["block"], extra_options["block_index"])))], value)]
