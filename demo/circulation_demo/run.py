@@ -1,6 +1,5 @@
 """The demo itself. `python3 -m demo` starts this file in the environment it has prepared, with its options as JSON."""
 
-import io
 import json
 import os
 import signal
@@ -8,9 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import numpy
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from . import DEMO, ROOT, graph
 from .server import Server, ServerError
@@ -40,57 +37,19 @@ def serve(server):
 
 def compare(server, options):
     prompts = options.prompt or graph.PROMPTS
-    print(f"Sampling {len(prompts) * graph.IMAGES} avatars with each of {len(graph.SETTINGS)} settings ...", flush=True)
+    print(f"Sampling {len(prompts) * graph.IMAGES} avatars without Circulation and with alpha {graph.ALPHAS} ...", flush=True)
     outputs = server.run(graph.build(prompts, options.seed, options.steps, options.beta))
-    avatars: dict[str, list] = {name: [] for name in graph.SETTINGS}
-    for name, images in avatars.items():
-        for p in range(len(prompts)):
-            images += [picture(server, image) for image in outputs[f"{name} save {p}"]["images"]]
-    sheet = picture(server, outputs["sheet"]["images"][0])
-    left = rows_of(avatars, prompts, options)
     OUTPUT.mkdir(exist_ok=True)
-    left.save(OUTPUT / "avatars.png")
-    sheet.save(OUTPUT / "stability.png")
-    beside(left, sheet).save(OUTPUT / "comparison.png")
-    off = numpy.stack([numpy.asarray(image, float) for image in avatars[graph.OFF]])
-    width = max(map(len, avatars))
-    for name, images in avatars.items():
-        if name != graph.OFF:
-            changed = numpy.abs(numpy.stack([numpy.asarray(image, float) for image in images]) - off).mean() / 255
-            print(f"{name:{width}} pixels differ by {changed:.1%} of full range on average")
-    print(f"Pictures: {OUTPUT / 'comparison.png'} (its parts: avatars.png, stability.png)")
-
-
-def picture(server, output):
-    return Image.open(io.BytesIO(server.image(output))).convert("RGB")
-
-
-def rows_of(avatars, prompts, options):
-    """A row of avatars for each setting, in the order of the prompts."""
-    size, gap, margin, line = 128, 8, 20, 26
-    columns = len(next(iter(avatars.values())))
-    title = f"The same prompts and seed ({options.seed}) with and without Circulation, beta {options.beta:g}, {options.steps} steps"
-    width = 2 * margin + columns * (size + gap) - gap
-    picture = Image.new("RGB", (width, 2 * margin + line + len(avatars) * (size + line + gap) + len(prompts) * 20), "white")
-    draw = ImageDraw.Draw(picture)
-    draw.text((margin, margin), title, "black", ImageFont.load_default(18))
-    y = margin + line + gap
-    for name, images in avatars.items():
-        draw.text((margin, y), f"Circulation {name}", "black", ImageFont.load_default(17))
-        for column, image in enumerate(images):
-            picture.paste(image, (margin + column * (size + gap), y + line))
-        y += size + line + gap
-    for number, prompt in enumerate(prompts, 1):
-        draw.text((margin, y), f"{number}: {prompt}", "dimgray", ImageFont.load_default(14))
-        y += 20
-    return picture
-
-
-def beside(left, right):
-    both = Image.new("RGB", (left.width + right.width, max(left.height, right.height)), "white")
-    both.paste(left, (0, 0))
-    both.paste(right, (left.width, 0))
-    return both
+    labels = outputs["sheet"]["comparison"][0]["labels"]
+    shown = {"sheet": outputs["sheet"], "curve": outputs["curve"]}
+    pictures = {f"{name}.png": output["images"][0] for name, output in shown.items()}
+    pictures |= {f"stability, {label}.png": image for label, image in zip(labels, outputs["readout"]["images"])}
+    for name, image in pictures.items():
+        (OUTPUT / name).write_bytes(server.image(image))
+    print(*outputs["table"]["text"], "", sep="\n")
+    for number, prompt in enumerate(prompts):
+        print(f"Columns {number * graph.IMAGES + 1} to {(number + 1) * graph.IMAGES} of the sheet: {prompt}")
+    print(f"Pictures in {OUTPUT}: {'; '.join(pictures)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The model in the box: its words, its VAE, its loader, and images from the real server."""
 
-import io
 import logging
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -14,7 +14,7 @@ from support.server import COMFY, demo
 
 import comfy.sample
 import comfy.sd
-from circulation_demo import graph
+from circulation_demo import graph, run
 from circulation_demo.avatars import factors, loader, vae
 from circulation_demo.avatars.text import FactorEncoder
 
@@ -131,17 +131,21 @@ def test_prompts_are_followed(avatar_model):
     assert nearest == list(range(len(wanted)))
 
 
-def test_the_demos_graph_on_the_real_server(tmp_path):
-    """Every setting but the one that is off changes the images, and their stability is on one sheet."""
+def test_the_demo_ends_with_a_sheet_a_table_and_the_stability_of_each_setting(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run, "OUTPUT", tmp_path / "output")
+    prompts = graph.PROMPTS[:2]
     with demo.Server(COMFY, tmp_path, packs=[ROOT / "demo" / "circulation_demo" / "avatars"]) as server:
-        made = graph.build(graph.PROMPTS[:1], seed=1, steps=3, beta=5.0)
-        outputs = server.run(made)
-        pictures = {name: read(server, outputs[f"{name} save 0"]["images"]) for name in graph.SETTINGS}
-        sheet = read(server, outputs["sheet"]["images"])
-    assert all(picture.shape == (graph.IMAGES, 128, 128, 3) for picture in pictures.values())
-    assert all((picture != pictures[graph.OFF]).any() for name, picture in pictures.items() if name != graph.OFF)
-    assert sheet.shape[2] == 1024
-
-
-def read(server, images):
-    return numpy.stack([numpy.asarray(Image.open(io.BytesIO(server.image(image))).convert("RGB")) for image in images])
+        run.compare(server, SimpleNamespace(prompt=prompts, seed=1, steps=3, beta=5.0))
+    labels = ["off", *(f"alpha {alpha}, beta 5" for alpha in ("0.9", "1.05", "1.2"))]
+    printed = capsys.readouterr().out
+    rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| ")][2:]
+    assert [row[0] for row in rows] == [f"| {labels[0]} (baseline)", *(f"| {label}" for label in labels[1:])]
+    assert all(float(row[3].split()[0]) > 0 for row in rows[1:])  # mean change
+    energies = [row[6] for row in rows]
+    assert len(set(energies)) == len(energies)
+    for number, prompt in enumerate(prompts):
+        assert f"Columns {2 * number + 1} to {2 * number + 2} of the sheet: {prompt}" in printed
+    written = {path.stem: Image.open(path) for path in (tmp_path / "output").iterdir()}
+    assert {*written} == {"sheet", "curve", *(f"stability, {label}" for label in labels)}
+    assert written["sheet"].width > 4 * 128 and written["sheet"].height > 4 * 128
+    assert all(picture.width == 1024 for name, picture in written.items() if name != "sheet")
