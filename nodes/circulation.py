@@ -13,7 +13,7 @@ from .engine.method.settings import AdaptiveSettings, CirculationSettings
 from .engine.rules.blocks import Selection
 from .engine.rules.rule import Rule
 from .engine.rules.schedule import Schedule
-from .schema import branches_input, node_schema, tokens_input
+from .schema import advanced, branches_input, node_schema, tokens_input
 
 ScheduleType = io.Custom("CIRCULATION_SCHEDULE")
 
@@ -47,9 +47,10 @@ def _strength_inputs(alpha: float, beta: float) -> list:
 
 def where_inputs() -> list:
     return [
-        io.Float.Input("start_percent", **_slider(0.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect starts."),
-        io.Float.Input("end_percent", **_slider(1.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect ends."),
-        io.String.Input(
+        advanced(io.Float.Input, "start_percent", **_slider(0.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect starts."),
+        advanced(io.Float.Input, "end_percent", **_slider(1.0, (0.0, 1.0), step=0.001), tooltip="Where in sampling the effect ends."),
+        advanced(
+            io.String.Input,
             "blocks",
             default="all",
             tooltip="Where in the model: all, or a list such as input.4, input.4.1, middle, output.3-5, 0%-40% "
@@ -61,7 +62,8 @@ def where_inputs() -> list:
 def scope_inputs() -> list:
     return [
         branches_input("Act on the positive prompt's half of the model, the negative's, or both (the paper's way)."),
-        io.Combo.Input(
+        advanced(
+            io.Combo.Input,
             "rescale",
             options=list(choices.RESCALES),
             default=VALUE_SPACE,
@@ -137,21 +139,24 @@ class CirculationAdaptive(io.ComfyNode):
             node_id="CirculationAdaptive",
             display_name="Circulation (Adaptive)",
             description="Circulation whose strength follows how symmetric each attention call is (its index eta).",
-            search_aliases=["skew attention", "Hopfield", "diversity", "symmetry index", "adaptive circulation"],
+            search_aliases=["skew attention", "Hopfield", "diversity", "fidelity", "symmetry index", "adaptive circulation"],
             not_idempotent=True,  # as above
             inputs=[
                 *_strength_inputs(alpha=1.2, beta=5.0),
-                io.Boolean.Input(
-                    "adapt_alpha", default=True, tooltip="Let the symmetry index eta set alpha, call by call."
+                advanced(io.Boolean.Input, "adapt_alpha", default=True, tooltip="Let the symmetry index eta set alpha, call by call."),
+                advanced(
+                    io.Boolean.Input, "adapt_beta", default=True,
+                    tooltip="Use beta times (1 - eta): less where attention is symmetric.",
                 ),
-                io.Boolean.Input("adapt_beta", default=True, tooltip="Use beta times (1 - eta): less where attention is symmetric."),
-                io.Combo.Input(
+                advanced(
+                    io.Combo.Input,
                     "formula",
                     options=list(choices.FORMULAS),
                     default=choices.DEVIATION,
                     tooltip="Deviation (the paper's): 1 + (alpha - 1) eta. Scale: alpha times eta, a much stronger change.",
                 ),
-                io.Combo.Input(
+                advanced(
+                    io.Combo.Input,
                     "eta_over",
                     options=list(choices.ETA_OVER),
                     default=choices.IMAGE,
@@ -181,7 +186,7 @@ class CirculationSchedule(io.ComfyNode):
             node_id="CirculationSchedule",
             display_name="Circulation Schedule",
             description="Strength of Circulation over the depth of the model and the time of sampling, painted as a grid.",
-            search_aliases=["circulation mask", "strength over time", "paint strength", "block weights", "layer schedule"],
+            search_aliases=["strength over time", "paint strength", "block weights", "layer schedule"],
             inputs=[
                 io.String.Input(
                     "grid",

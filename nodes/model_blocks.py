@@ -16,7 +16,7 @@ class ModelBlocks(io.ComfyNode):
             display_name="List Model Blocks",
             description="Lists the attentions of a model by the names that 'blocks' takes, and says which of them "
             "Circulation can change and why not the others.",
-            search_aliases=["block names", "model layers", "circulation blocks", "attention heads"],
+            search_aliases=["block names", "model layers", "attention heads"],
             is_output_node=True,
             inputs=[io.Model.Input("model", tooltip="The diffusion model to look into.")],
             outputs=[io.String.Output(display_name="blocks", tooltip="The list, in the order in which the model computes.")],

@@ -13,7 +13,7 @@ from .engine.comparison.measure import batches_of, by_change, labels_of, measure
 from .engine.comparison.table import note, to_csv, to_markdown
 from .engine.records.record import finished
 from .engine.text import got
-from .schema import node_schema
+from .schema import advanced, node_schema
 from .stability import Stability
 
 CELL_RANGE = (64, 1024)
@@ -56,15 +56,16 @@ class ComparisonSheet(io.ComfyNode):
                     "frame_changes", default=False, optional=True,
                     tooltip="Draw a line around what differs from the first row by more than the threshold.",
                 ),
-                io.Boolean.Input(
-                    "sort_columns", default=False, optional=True, tooltip="Put the images first that change most. Numbers stay theirs."
+                advanced(
+                    io.Boolean.Input, "sort_columns", default=False, optional=True,
+                    tooltip="Put the images first that change most. Numbers stay theirs."
                 ),
-                io.Boolean.Input(
-                    "difference_row", default=False, optional=True,
+                advanced(
+                    io.Boolean.Input, "difference_row", default=False, optional=True,
                     tooltip="Below each row, its differences from the first row, 4 times as bright.",
                 ),
-                io.Float.Input(
-                    "threshold", default=0.1, min=0.0, max=1.0, step=0.01, optional=True,
+                advanced(
+                    io.Float.Input, "threshold", default=0.1, min=0.0, max=1.0, step=0.01, optional=True,
                     tooltip="From which difference on a pixel counts as changed, for frame_changes; 1 is black against white.",
                 ),
             ],

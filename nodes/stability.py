@@ -16,7 +16,7 @@ from .engine.records.record import LiveRecord, Record, finished, load, save, to_
 from .engine.records.summary import to_markdown
 from .engine.rules.blocks import Selection
 from .engine.run.observer import Probe
-from .schema import branches_input, node_schema, tokens_input
+from .schema import advanced, branches_input, node_schema, tokens_input
 
 Stability = io.Custom("STABILITY")
 LatentOrImage = io.Custom("LATENT,IMAGE")
@@ -33,19 +33,19 @@ class StabilityProbe(io.ComfyNode):
             display_name="Stability Probe",
             description="Measures while sampling how settled self-attention is, block by block and step by step. "
             "Images stay bit for bit the same.",
-            search_aliases=["Hopfield energy", "attention statistics", "stability", "circulation probe"],
+            search_aliases=["Hopfield energy", "attention statistics", "stability"],
             not_idempotent=True,  # ComfyUI would otherwise run only one of two like probes
             hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Model.Input("model", tooltip="The diffusion model to look into, after all that changes it."),
-                io.Combo.Input(
-                    "measure_in", options=[VALUE_SPACE, INPUT_SPACE], default=VALUE_SPACE,
+                advanced(
+                    io.Combo.Input, "measure_in", options=[VALUE_SPACE, INPUT_SPACE], default=VALUE_SPACE,
                     tooltip="Value space: what each head hands on; cheap. Input space: the paper's, on the "
                     "attention's input; many times slower.",
                 ),
-                io.Int.Input("every_n_steps", default=1, min=1, max=1000, tooltip="Measure every n-th step only."),
-                io.String.Input(
-                    "blocks", default="all", tooltip="Where to measure; the same words as in the Circulation node."
+                advanced(io.Int.Input, "every_n_steps", default=1, min=1, max=1000, tooltip="Measure every n-th step only."),
+                advanced(
+                    io.String.Input, "blocks", default="all", tooltip="Where to measure; the same words as in the Circulation node."
                 ),
                 branches_input("Measure on the positive prompt's half of the model, the negative's, or both."),
                 io.String.Input(

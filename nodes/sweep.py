@@ -12,12 +12,12 @@ from .engine.comfy.grid import SAMPLERS, SCHEDULERS, expanded, progress
 from .engine.comparison.settings import OFF, check, settings
 from .engine.method.settings import CirculationSettings
 from .engine.rules.schedule import Schedule
-from .schema import node_schema
+from .schema import advanced, node_schema
 from .sheet import ComparisonSheet
 
 # start_percent, end_percent and blocks of off, whatever those of the other settings are
 EVERYWHERE: dict[str, Any] = dict(start_percent=0.0, end_percent=1.0, blocks="all")
-ALIASES = ["xy plot", "xyz plot", "compare", "comparison", "grid", "sweep", "circulation", "parameter sweep", "find alpha"]
+ALIASES = ["xy plot", "xyz plot", "compare", "comparison", "grid", "sweep", "parameter sweep", "find alpha", "fidelity", "diversity"]
 
 
 def _setting_inputs() -> list:
@@ -36,7 +36,8 @@ def _scope_inputs() -> list:
     inputs = {input.id: input for input in scope_inputs()}
     return [
         *(inputs[name] for name in ("method", "branches", "rescale", "schedule", "tokens")),
-        io.Boolean.Input(
+        advanced(
+            io.Boolean.Input,
             "baseline",
             default=True,
             optional=True,

@@ -134,6 +134,7 @@ TABLE = [
     Name(IO + "Schema", by_name=("search_aliases",), since="0.11.0"),
     *(Name(f"{IO}{name}") for name in ("ComfyNode", "NodeOutput", "Custom", "Latent", "Image", "Hidden.prompt", "Hidden.unique_id")),
     *(Name(f"{IO}{kind}.Input", by_name=("tooltip", "optional")) for kind in ("Boolean", "Combo", "Float", "Int", "MultiType", "String")),
+    *(Name(f"{IO}{kind}.Input", by_name=("advanced",), since="0.10.0") for kind in ("Boolean", "Combo", "Float", "Int", "String")),
     Name(IO + "Model.Input", by_name=("tooltip",)),
     Name(IO + "ClipVision.Input", by_name=("tooltip", "optional")),
     Name(IO + "Float.Input", by_name=("force_input",)),

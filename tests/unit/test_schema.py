@@ -4,11 +4,13 @@ Saved workflows hold values and outputs by position. A new input goes to the end
 `UPDATE_SCHEMA=1 python3 -m tests tests/unit/test_schema.py` then writes it down.
 """
 
+import inspect
 import json
 import os
 from pathlib import Path
 
 import pytest
+from comfy_api.latest import io
 from support.host import NODES
 
 COMFYUIS_OWN = ("sampler_name", "scheduler")  # whose words come and go with ComfyUI
@@ -42,3 +44,35 @@ def test_no_node_is_lost_and_none_forgotten(promised):
 @pytest.mark.parametrize("id", NODES)
 def test_the_schema_is_the_promised_one(promised, id):
     assert described(NODES[id]) == promised[id]
+
+
+# The widgets that a new front end shows before a click on "Show advanced inputs", of those nodes that have others.
+FIRST = {
+    "CirculationControl": ["alpha", "beta", "method"],
+    "CirculationAdaptive": ["alpha", "beta", "method"],
+    "CirculationSweep": ["alpha", "beta", "method"],
+    "CirculationGrid": [
+        *("alpha", "beta", "seed", "seeds", "steps", "cfg", "sampler_name", "scheduler", "denoise", "method", "cell", "frame_changes"),
+    ],
+    "ComparisonSheet": ["labels", "cell", "frame_changes"],
+    "StabilityProbe": ["label"],
+}
+CHANGE_SAMPLING = {"CirculationControl", "CirculationAdaptive", "CirculationSweep", "CirculationGrid"}
+
+
+@pytest.mark.parametrize("id", NODES)
+def test_the_knobs_that_matter_come_first(id):
+    if "advanced" not in inspect.signature(io.Float.Input).parameters:
+        pytest.skip("this ComfyUI has no advanced inputs")
+    shown = [input for input in NODES[id].GET_SCHEMA().inputs if isinstance(input, io.WidgetInput) and not input.force_input]
+    first = [input.id for input in shown if not input.advanced]
+    assert first == FIRST.get(id, [input.id for input in shown])
+
+
+@pytest.mark.parametrize("id", NODES)
+def test_a_search_for_the_packs_name_or_its_purpose_finds_all_that_belong(id):
+    schema = NODES[id].GET_SCHEMA()
+    if not hasattr(schema, "search_aliases"):
+        pytest.skip("this ComfyUI has no search aliases")
+    assert "circulation" in schema.search_aliases
+    assert ("fidelity" in schema.search_aliases) == (id in CHANGE_SAMPLING)
