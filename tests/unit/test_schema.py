@@ -14,7 +14,8 @@ from comfy_api.latest import io
 from support.host import NODES
 
 COMFYUIS_OWN = ("sampler_name", "scheduler")  # whose words come and go with ComfyUI
-PROMISED = Path(__file__).parents[1] / "golden" / "schema.json"
+GOLDEN = Path(__file__).parents[1] / "golden"
+PROMISED = GOLDEN / "schema.json"
 
 
 def described(cls):
@@ -76,3 +77,10 @@ def test_a_search_for_the_packs_name_or_its_purpose_finds_all_that_belong(id):
         pytest.skip("this ComfyUI has no search aliases")
     assert "circulation" in schema.search_aliases
     assert ("fidelity" in schema.search_aliases) == (id in CHANGE_SAMPLING)
+
+
+@pytest.mark.parametrize("by", ["older", "newer"])
+def test_every_node_that_a_user_finds_is_in_the_saved_workflows(by):
+    saved = json.loads((GOLDEN / f"saved-by-{by}.json").read_text())["nodes"]
+    found = {id for id, cls in NODES.items() if not cls.define_schema().is_deprecated}
+    assert {node["type"] for node in saved} - {"CheckpointLoaderSimple"} == found
