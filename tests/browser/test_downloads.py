@@ -1,0 +1,39 @@
+"""What the front end offers where a workflow's model files are missing: a download for each."""
+
+import json
+
+import pytest
+from support import front_ends
+from support.server import ROOT, front_end, started
+
+WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
+OFFERED = "() => [...document.querySelectorAll('[data-testid=missing-model-download]')].map(button => button.ariaLabel)"
+
+
+@pytest.fixture(scope="module", params=[front_ends.MIDDLE, front_ends.NEWEST])  # 1.32.9 only marks the loader
+def page(request, tmp_path_factory):
+    base = tmp_path_factory.mktemp("comfyui")
+    server = started(base, "--front-end-root", str(front_ends.root(request.param)))
+    next((base / "models" / "checkpoints").iterdir()).unlink()
+    with server, front_end(server) as page:
+        yield page
+
+
+def load(page, workflow):
+    page.evaluate("graph => app.loadGraphData(graph, true, true, app.extensionManager.workflow.activeWorkflow)", workflow)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_each_missing_file_can_be_downloaded(page, path):
+    load(page, EMPTY)
+    page.wait_for_function(f"({OFFERED})().length === 0")
+    workflow = json.loads(path.read_text("utf-8"))
+    load(page, workflow)
+    details, download = page.get_by_text("View details"), page.get_by_test_id("missing-model-download")
+    details.or_(download).first.wait_for()
+    if details.is_visible():
+        details.click()
+        download.first.wait_for()
+    files = {model["name"] for node in workflow["nodes"] for model in node["properties"].get("models", [])}
+    assert files and sorted(page.evaluate(OFFERED)) == sorted(f"Download {name}" for name in files)
