@@ -22,12 +22,17 @@ def run_for_one_call(block, circulation=None, probed=None, branches="both"):
 
 
 class Site:
-    """A self-attention of a made-up UNet in the middle of a run. `chunks` are the conditions of its batch's rows."""
+    """A self-attention of a made-up UNet in the middle of a run. `chunks` are the conditions of its batch's rows.
 
-    def __init__(self, circulation, probed=None, branches="both", previous=None, image=slice(None), chunks=CHUNKS):
+    `image` are the image's tokens and `every` those that are both queries and keys: a slice, or one of each.
+    """
+
+    def __init__(self, circulation, probed=None, branches="both", previous=None, image=slice(None), chunks=CHUNKS, every=slice(None)):
         self.block = engine("rules.blocks").Block("middle", 0, 0, 0, 0)
         self.run = run_for_one_call(self.block, circulation, probed, branches)
-        self.previous, self.image, self.chunks = previous, image, chunks
+        self.previous, self.chunks = previous, chunks
+        square = engine("method.formula").Square
+        self.image, self.every = (square(*tokens) if isinstance(tokens, tuple) else square(tokens, tokens) for tokens in (image, every))
 
     def __call__(self, backend, q, k, v, x, **kwargs):
         """The call a UNet makes: q, k, v and x are (B, L, C), `backend` as ComfyUI's modules hold it."""
@@ -35,7 +40,7 @@ class Site:
 
     def options(self, x):
         """What the next call is to be given as transformer_options. It is announced with this."""
-        self.run.announce(self.block.address, x.device, self.chunks, self.chunks, x, self.image)
+        self.run.announce(self.block.address, x.device, self.chunks, self.chunks, x, self.image, self.every)
         call = engine("comfy.attention_call").AttentionCall
         return {KEY: lambda func, *args, **kwargs: self.run.attention(call(func, self.previous, args, kwargs))}
 

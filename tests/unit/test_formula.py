@@ -30,7 +30,10 @@ def tensors(*shape, count=3, seed=0):
 
 @st.composite
 def calls(draw):
-    """q, k, v, x and the mask of a call, the image's tokens as a slice and as bools, α and β: numbers, or one for each head."""
+    """q, k, v, x and the mask of a call, the image's tokens as a slice and as bools, α and β: numbers, or one for each head.
+
+    And which tokens may be the only ones that ask: a slice in which those of the image are.
+    """
     batch, heads, length, d = shape = draw(SHAPES)
     q, k, v = tensors(*shape, seed=draw(st.integers(0, 1000)))
     (x,) = tensors(batch, length, heads * d, count=1, seed=1)
@@ -42,7 +45,13 @@ def calls(draw):
     strength = draw(ALPHAS), draw(BETAS)
     if draw(st.booleans()):
         strength = tuple(number + torch.arange(heads, dtype=torch.float64).view(1, -1, 1, 1) / 8 for number in strength)
-    return q, k, v, x, mask, tokens, image, *strength
+    asking = slice(draw(st.integers(0, start)), draw(st.integers(tokens.stop, length)))
+    return q, k, v, x, mask, tokens, image, *strength, asking
+
+
+def among(tokens, asking):
+    """Where the tokens are among those that ask, and among all."""
+    return formula.Square(slice(tokens.start - asking.start, tokens.stop - asking.start), tokens)
 
 
 def attention(q, k, v, mask=None):
@@ -63,16 +72,20 @@ def assert_written_out(ours, q, k, v, alpha, beta, space, x, mask, image=None, t
 @cases
 @given(calls())
 def test_doubled_heads_have_the_skewed_logits(call):
-    q, k, _, _, _, tokens, _, alpha, _ = call
-    symmetric, skew = dense.split(dense.logits(q, k))
-    torch.testing.assert_close(dense.logits(*formula.doubled(q, k, alpha, tokens)), (symmetric + alpha * skew)[:, :, tokens])
+    q, k, _, _, _, tokens, image, alpha, _, asking = call
+    m = dense.logits(q, k)
+    symmetric, skew = dense.split(m)
+    expected = torch.where(image, symmetric + alpha * skew, m)[:, :, tokens]
+    doubled = formula.doubled(q[:, :, asking], k, torch.where(image[:, None], alpha, 1.0), among(tokens, asking))
+    torch.testing.assert_close(dense.logits(*doubled), expected)
+    torch.testing.assert_close(dense.logits(*formula.doubled(q, k, alpha)), symmetric + alpha * skew)
 
 
 @pytest.mark.parametrize("space", choices.RESCALES)
 @cases
 @given(calls())
 def test_the_static_rule(space, call):
-    q, k, v, x, mask, alpha, beta = single(*call[:5], *call[7:])
+    q, k, v, x, mask, alpha, beta = single(*call[:5], *call[7:9])
     attend = partial(attention, mask=mask)
 
     def input_space_ratio(paired_q, paired_k):
@@ -82,19 +95,20 @@ def test_the_static_rule(space, call):
     ratio = input_space_ratio if space == choices.INPUT_SPACE else None
     new, rho = formula.circulate(q, k, v, attend(q, k, v), attend, alpha, beta, space, ratio)
     assert (rho is None) == (space == choices.NO_RESCALE)
-    assert_written_out(new if rho is None else new * rho, *call[:3], *call[7:], space, *call[3:5])
+    assert_written_out(new if rho is None else new * rho, *call[:3], *call[7:9], space, *call[3:5])
 
 
 @cases
 @given(calls())
 def test_the_static_rule_among_some_tokens(call):
-    """Where the α of all other keys is 1."""
-    q, k, v, _, mask, tokens, image, alpha, beta = single(*call)
+    """All other keys keep their logits, also where some of the tokens do not ask."""
+    q, k, v, _, mask, tokens, image, alpha, beta, asking = single(*call)
     rows = None if mask is None else mask[..., tokens, :]
     per_key = torch.where(image[:, None], alpha, 1.0)
     new, rho = formula.circulate(
-        q, k, v, attention(q, k, v, mask)[:, :, tokens], partial(attention, mask=rows), per_key, beta, tokens=tokens
-    )
+        q[:, :, asking], k, v, attention(q, k, v, mask)[:, :, tokens], partial(attention, mask=rows), per_key, beta,
+        square=among(tokens, asking),
+    )  # fmt: skip
     assert_written_out(new * rho, *call[:3], alpha, beta, choices.VALUE_SPACE, *call[3:5], image, tokens)
 
 

@@ -213,8 +213,8 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
         if forward is None or address is None:
             run.announce(None, call.q.device)
             return
-        _, tokens = call.size(call.q)
-        run.announce(address, call.q.device, call.conditions, call.prompts, image=forward.image(tokens, call.image_start))
+        image, every = forward.squares(call.size(call.q)[1], call.size(call.k)[1], call.image_start)
+        run.announce(address, call.q.device, call.conditions, call.prompts, image=image, every=every)
 
     blocks = list(family.markable_blocks(network))
     if blocks:  # else nothing is put there: compiled code may come to depend on it

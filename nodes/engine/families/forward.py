@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 from torch.nn import Module
 
-from ..method.formula import ALL
+from ..method.formula import ALL, WHOLE, Square
 from ..rules.blocks import Address
 from .transformer import TransformerFamily, num_tokens
 
@@ -64,8 +64,26 @@ class Forward:
             return None
         return self._address_of_call.get((*self._block, self._turn))
 
+    def squares(self, queries: int, keys: int, image_start: int | None) -> tuple[Square | None, Square | None]:
+        """Of an attention's queries and keys those that are the image's, None if there is no room for it, and all those that
+        are both, None if that is not known. `image_start` is as for `image`.
+        """
+        place = 0 if queries == keys or self._family.queries is None else self._family.queries(self, queries, keys)
+        own = slice(place, place + queries)
+        if own.stop > keys or (queries != keys and self._family.queries is None):
+            return None, None
+        every = WHOLE if queries == keys else Square(ALL, own)
+        image = self.image(keys, image_start)
+        if image is None:
+            return None, every
+        first, stop, _ = image.indices(keys)
+        first, stop = max(first, own.start), min(stop, own.stop)
+        if first >= stop:
+            return None, every
+        return (every if stop - first == queries else Square(slice(first - place, stop - place), slice(first, stop))), every
+
     def image(self, tokens: int, image_start: int | None) -> slice | None:
-        """Which of an attention's tokens are the image's; None if there is no room for it.
+        """Which of an attention's keys are the image's; None if there is no room for it.
 
         `image_start` is where ComfyUI says that the image starts; None where it does not.
         """

@@ -48,9 +48,10 @@ class Stage:
 class TransformerFamily:
     """One row of the table.
 
-    `image` says where in a call's tokens those of the image are: (forward, tokens, image_start) -> slice,
+    `image` says where in a call's keys those of the image are: (forward, tokens, image_start) -> slice,
     which may lie outside of them if the call is not what it was taken for; `image_start` is where the model
-    itself says that the image starts, if it does. Which block calls is what ComfyUI says, where it does.
+    itself says that the image starts, if it does. `queries` says where among the keys those of the queries start,
+    in families where keys can outnumber them: (forward, queries, keys) -> int. Which block calls is what ComfyUI says, where it does.
     Where not: `slots` says that blocks can be marked, `counted` that calls come in a fixed order.
     `since` is the first version of ComfyUI that has the class.
     """
@@ -61,6 +62,7 @@ class TransformerFamily:
     patch: Callable[[Module], Sequence[int]] = lambda module: pair(module.patch_size)
     slots: bool = False
     counted: bool = False
+    queries: Callable[..., int] | None = None
     since: str = OLDEST
     shows_input = False
 

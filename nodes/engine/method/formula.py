@@ -18,12 +18,15 @@ X, the input of the attention, enters through ρ alone: everything else commutes
 projection, softmax(·) X W_vᵀ = softmax(·) v. So o = softmax(M) v and o_α = softmax(M_α) v stand
 for Ξ and Ξ_α, and Ξ_out W_vᵀ = ρ (o + β (o_α − o)).
 
+M is split where its rows and columns are the same tokens: a `Square`, the whole of it unless said otherwise.
+All other logits stay as they are.
+
 Shapes: q, k, v are (B, H, L, d). B images, H heads, L tokens. α and β are numbers, or float32
 tensors that broadcast to (B, H, L, 1). The tests write the same out with L×L matrices.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -37,10 +40,20 @@ HALF = (torch.float16, torch.bfloat16)
 # The devices on which torch multiplies half tensors and gives the sums in float32: NVIDIA's, from torch 2.8 on
 SUMS_IN_FLOAT32 = {"cuda"} if torch.version.hip is None and "dtype" in torch.ops.aten.bmm.overloads() else set()
 
+
+class Square(NamedTuple):
+    """The block of M that is split: N queries in a row, and the N keys that are the same tokens."""
+
+    queries: slice = ALL
+    keys: slice = ALL
+
+
+WHOLE = Square()
+
 # Ordinary attention, softmax(q kᵀ / √(2d)) v: q (B, H, N, 2d), k (B, H, L, 2d), v (B, H, L, d) -> (B, H, N, d)
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 # `doubled`, or another way to the same
-Doubling = Callable[[Tensor, Tensor, float | Tensor, slice], tuple[Tensor, Tensor]]
+Doubling = Callable[[Tensor, Tensor, float | Tensor, Square], tuple[Tensor, Tensor]]
 # ρ where X itself is retrieved: the doubled q and k of `doubled` -> (B, H, N, 1)
 InputSpaceRatio = Callable[[Tensor, Tensor], Tensor]
 
@@ -56,17 +69,17 @@ class Applied(NamedTuple):
 
 def circulate(
     q: Tensor, k: Tensor, v: Tensor, o: Tensor, attend: Attend, alpha: float | Tensor, beta: float | Tensor,
-    rescale: str = VALUE_SPACE, input_space_ratio: InputSpaceRatio | None = None, tokens: slice = ALL, double: Doubling | None = None,
+    rescale: str = VALUE_SPACE, input_space_ratio: InputSpaceRatio | None = None, square: Square = WHOLE, double: Doubling | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
     """The static rule: (o_new, ρ), whose product is its output; (B, H, N, d) and (B, H, N, 1), ρ is None without a rescale.
 
         o_α = softmax(M_α) v,  o_new = o + β (o_α − o),  ρ = clamp(‖Ξ_α‖ / ‖Ξ_new‖, ¼, 4)
 
     where the norms are those of o_α and o_new in value space. In input space `input_space_ratio` gives ρ.
-    `o` is the model's own output, (B, H, N, d): the rows of the N `tokens`, the only keys too whose α may differ from 1.
+    `o` is the model's own output for the N queries of the square, (B, H, N, d). The α of all keys outside the square is 1.
     A mask is part of `attend`, which adds it after scaling. o_new is written over o_α: no more is held than is needed.
     """
-    paired_q, paired_k = (double or doubled)(q, k, alpha, tokens)
+    paired_q, paired_k = (double or doubled)(q, k, alpha, square)
     o_alpha = attend(paired_q, paired_k, v)
     if rescale == VALUE_SPACE:
         return blend_to_length(o, o_alpha, beta)
@@ -77,22 +90,37 @@ def circulate(
     return o_new, input_space_ratio(paired_q, paired_k)
 
 
-def doubled(q: Tensor, k: Tensor, alpha: float | Tensor, tokens: slice = ALL) -> tuple[Tensor, Tensor]:
-    """[q ; k] of the tokens and `skewed_keys`, (B, H, N, 2d) and (B, H, L, 2d): their ordinary attention has the logits M_α."""
-    return torch.cat((q[:, :, tokens], k[:, :, tokens]), dim=-1), skewed_keys(q, k, alpha)
+def doubled(q: Tensor, k: Tensor, alpha: float | Tensor, square: Square = WHOLE) -> tuple[Tensor, Tensor]:
+    """[q ; k] of the square and `skewed_keys`, (B, H, N, 2d) and (B, H, L, 2d): their ordinary attention has the logits M_α."""
+    return torch.cat((q[:, :, square.queries], k[:, :, square.keys]), dim=-1), skewed_keys(q, k, alpha, square)
 
 
-def skewed_keys(q: Tensor, k: Tensor, alpha: float | Tensor) -> Tensor:
+def skewed_keys(q: Tensor, k: Tensor, alpha: float | Tensor, square: Square = WHOLE) -> Tensor:
     """√2 [c₁ k ; c₂ q], the keys that make ordinary attention of heads of size 2d skewed, (B, H, L, 2d).
 
     With q' = [q ; k]: q'·k' / √(2d) = (c₁ q·k + c₂ k·q) / √d, one entry of M_α, and no L×L matrix is
     written. q' stays exact and k' is rounded once. A tensor `alpha` gives each key its own; 1 leaves its logits alone.
     """
     d = q.shape[-1]
+    if q.shape[2] != k.shape[2]:
+        q = queries_of_keys(q, k, square)
     keys = torch.empty(*k.shape[:-1], 2 * d, dtype=k.dtype, device=k.device)
     torch.mul(k, (1 + alpha) / math.sqrt(2), out=keys[..., :d])
     torch.mul(q, (1 - alpha) / math.sqrt(2), out=keys[..., d:])
     return keys
+
+
+def queries_of_keys(q: Tensor, k: Tensor, square: Square) -> Tensor:
+    """q in the order of the keys, (B, H, L, d): 0 for those outside the square, whose α is 1."""
+    every = torch.zeros_like(k)
+    every[:, :, square.keys] = q[:, :, square.queries]
+    return every
+
+
+def outside(part: slice, length: int) -> Iterator[slice]:
+    """The tokens of a call that are not in a part of them."""
+    start, stop, _ = part.indices(length)
+    yield from (others for others in (slice(0, start), slice(stop, length)) if others.start < others.stop)
 
 
 def blend(retrieved: Tensor, skewed: Tensor, beta: float | Tensor, out: Tensor | None = None) -> Tensor:

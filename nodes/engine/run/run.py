@@ -1,7 +1,7 @@
 """One sampling run: what happens to each attention call. What is said of it is in `outcome`."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -14,7 +14,7 @@ from ..choices import IMAGE_TOKENS, INPUT_SPACE, NEGATIVE, POSITIVE, UNKNOWN, VA
 from ..method.fast.circulate import circulate
 from ..method.fast.measures import measure_input, measure_values
 from ..method.fast.workspace import Workspace
-from ..method.formula import ALL, Applied
+from ..method.formula import ALL, WHOLE, Applied, Square, outside
 from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block
 from ..rules.plan import Plan, Segment
@@ -24,6 +24,8 @@ from .outcome import Outcome, Reason
 
 # The rows of a call, and what was applied to them
 Results = list[tuple[slice, Applied | None]]
+
+NOTHING = Square(slice(0, 0), slice(0, 0))
 
 
 class Call(Protocol):
@@ -82,18 +84,18 @@ class PendingAttention:
     segments: tuple[Segment, ...]
     observers: tuple[Observer, ...]
     x: Tensor | None
-    image: slice | None  # those tokens that are the image's, None where that is not known
+    image: Square | None  # those tokens that are the image's, None where that is not known
+    every: Square | None  # the tokens that are both queries and keys, None where that is not known
 
-    def tokens_for(self, choice: str) -> slice:
+    def square_for(self, choice: str) -> Square:
         """The tokens that a choice of choices.TOKENS means here."""
-        if choice != IMAGE_TOKENS:
-            return ALL
-        assert self.image is not None  # else `_objection` has declined the call
-        return self.image
+        square = self.image if choice == IMAGE_TOKENS else self.every
+        assert square is not None  # else `_objection` has declined the call
+        return square
 
-    def tokens_of(self, segment: Segment) -> slice:
+    def square_of(self, segment: Segment) -> Square:
         """The tokens that are circulated in the rows of a segment."""
-        return slice(0, 0) if segment.circulation is None else self.tokens_for(segment.circulation.tokens)
+        return NOTHING if segment.circulation is None else self.square_for(segment.circulation.tokens)
 
     @property
     def needs_image(self) -> bool:
@@ -182,12 +184,13 @@ class Run:
 
     def announce(
         self, address: Address | None, device: torch.device, conditions: Sequence[int] = (), prompts: Sequence[object] = (),
-        x: Tensor | None = None, image: slice | None = ALL,
+        x: Tensor | None = None, image: Square | None = WHOLE, every: Square | None = WHOLE,
     ) -> None:  # fmt: skip
         """An attention comes next on a device; `address` is None for one that is not over the image.
 
         `conditions` and `prompts` say of each chunk of the batch to which condition and prompt it belongs,
-        x (B, L, C) is what the attention gets where that is known, `image` those of the tokens that are the image's.
+        x (B, L, C) is what the attention gets where that is known. `image` is where the image's tokens are among the queries
+        and the keys, and `every` where all those are that are both.
         """
         stream = self._stream(device)
         if stream.pending is not None:
@@ -204,7 +207,7 @@ class Run:
         if segments or observers:
             spaces = {s.circulation.rescale for s in segments if s.circulation} | {o.probe.space for o in observers}
             x_needed = x if INPUT_SPACE in spaces else None
-            stream.pending = PendingAttention(address, chunks, segments, observers, x_needed, image)
+            stream.pending = PendingAttention(address, chunks, segments, observers, x_needed, image, every)
 
     def attention(self, call: Call) -> Tensor:
         """What the model gets in place of the call's own output, in its layout and dtype."""
@@ -281,24 +284,25 @@ class Run:
         plain_heads = None if plain is None else call.heads_of_output(plain)
         rows_per_chunk = q.shape[0] // len(pending.chunks)
         out = out_heads = None
-        if len(pending.segments) > 1 or pending.tokens_of(pending.segments[0]) != ALL:
+        if len(pending.segments) > 1 or pending.square_of(pending.segments[0]).queries != ALL:
             out = call.empty_output() if plain is None else torch.empty_like(plain)
             out_heads = call.heads_of_output(out)
         results: Results = []
         for segment in pending.segments:
             rows = slice(segment.start * rows_per_chunk, segment.stop * rows_per_chunk)
-            tokens, applied = pending.tokens_of(segment), None
+            square, applied = pending.square_of(segment), None
             if segment.circulation is not None:
-                attend = partial(call.attend, rows=rows, queries=tokens, workspace=workspace)
+                attend = partial(call.attend, rows=rows, queries=square.queries, workspace=workspace)
+                place = rows, ALL, square.queries
                 new, applied = circulate(
-                    q[rows], k[rows], v[rows], _part(plain_heads, rows), attend, segment.circulation, _part(out_heads, rows, ALL, tokens),
-                    workspace, _part(pending.x, rows), call.mask_of(rows), tokens, call.pads_values, call.fusable,
+                    q[rows], k[rows], v[rows], _part(plain_heads, rows), attend, segment.circulation, _part(out_heads, *place),
+                    workspace, _part(pending.x, rows), call.mask_of(rows), square, call.pads_values, call.fusable,
                 )  # fmt: skip
-                self._replace_nonfinite(new, _part(plain_heads, rows, ALL, tokens), applied.finite)
+                self._replace_nonfinite(new, _part(plain_heads, *place), applied.finite)
                 if out is None:
                     out = call.output_of(new)
             results.append((rows, applied))
-            for others in _outside(tokens, q.shape[2]):
+            for others in outside(square.queries, q.shape[2]):
                 assert out_heads is not None
                 rest = call.heads_of_output(call.plain(rows, others)) if plain_heads is None else plain_heads[rows, :, others]
                 out_heads[rows, :, others] = rest
@@ -319,9 +323,9 @@ class Run:
         measured = {}
         for space, choice in {(observer.probe.space, observer.probe.tokens) for observer in pending.observers}:
             if space == VALUE_SPACE:
-                tokens = pending.tokens_for(choice)
-                values = call.heads_of_output(out)[:, :, tokens]
-                measured[space, choice] = measure_values(q[:, :, tokens], k[:, :, tokens], values, workspace)
+                square = pending.square_for(choice)
+                values = call.heads_of_output(out)[:, :, square.queries]
+                measured[space, choice] = measure_values(q[:, :, square.queries], k[:, :, square.keys], values, workspace)
             else:
                 assert pending.x is not None  # families that do not show it are refused by the node
                 by_rows = [
@@ -333,7 +337,8 @@ class Run:
             observer.see(pending.address, pending.chunks, measured[observer.probe.space, observer.probe.tokens])
 
     def _objection(self, call: Call, pending: PendingAttention) -> Reason | None:
-        if call.size(call.q) != call.size(call.k):
+        (rows, queries), (rows_of_keys, keys) = call.size(call.q), call.size(call.k)
+        if rows != rows_of_keys or pending.every is None or (queries != keys and pending.every == WHOLE):
             return Reason.UNEQUAL
         if call.q.shape[0] % len(pending.chunks):
             return Reason.UNEVEN
@@ -350,11 +355,3 @@ class Run:
 
 def _part(tensor: Tensor | None, *slices: slice) -> Tensor | None:
     return None if tensor is None else tensor[slices]
-
-
-def _outside(tokens: slice, length: int) -> Iterator[slice]:
-    """All tokens of a call but these."""
-    if tokens.stop == 0:
-        yield ALL
-    elif tokens != ALL:
-        yield from (part for part in (slice(0, tokens.start), slice(tokens.stop, length)) if part.start < part.stop)
