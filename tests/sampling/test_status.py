@@ -1,5 +1,7 @@
 """What a Circulation node is told after a run: one honest line about its own rule."""
 
+import re
+
 import comfy_extras.nodes_pag
 import pytest
 from comfy_execution.utils import CurrentNodeContext
@@ -21,6 +23,11 @@ def told(monkeypatch):
     return sent
 
 
+def without_change(told):
+    """How much attention changed has a file of its own."""
+    return {node: re.sub(r" Attention changed by \S+ %( in the first step)?\.", "", line) for node, line in told.items()}
+
+
 def made_by(id, model, node_id="CirculationControl", **inputs):
     """As ComfyUI runs a node: under its id."""
     with CurrentNodeContext("prompt", id, 0):
@@ -30,7 +37,7 @@ def made_by(id, model, node_id="CirculationControl", **inputs):
 def test_each_node_hears_of_its_own_blocks_steps_and_branches(model, told):
     both = made_by("2", made_by("1", model, blocks="middle"), blocks="output", branches="negative", end_percent=0.5)
     sample(both, steps=4)
-    assert told == {
+    assert without_change(told) == {
         "1": "1 of 10 blocks hit, all 4 steps, positive and negative.",
         "2": "6 of 10 blocks hit, steps 1 to 2 of 4, negative.",
     }
@@ -39,7 +46,7 @@ def test_each_node_hears_of_its_own_blocks_steps_and_branches(model, told):
 def test_a_schedule_counts_as_it_acts(model, told):
     grid = node("CirculationSchedule").execute('{"grid": [[0, 1], [0, 0]]}').result[0]
     sample(made_by("1", model, schedule=grid), steps=4)
-    assert told == {"1": "5 of 10 blocks hit, steps 3 to 4 of 4, positive and negative."}
+    assert without_change(told) == {"1": "5 of 10 blocks hit, steps 3 to 4 of 4, positive and negative."}
 
 
 def test_a_node_whose_blocks_another_has_taken_is_told_so(model, told):
@@ -75,4 +82,4 @@ def test_the_log_and_the_node_say_that_it_was_one_pass(model, told, caplog):
     caplog.set_level("INFO", "circulation")
     sample(made_by("1", model, alpha=1.05, beta=3.0, method="one pass"), steps=2)
     assert "alpha 1.05 beta 3 in one pass at alpha 1.15 on all: 10 of 10 blocks hit" in caplog.text
-    assert told == {"1": "10 of 10 blocks hit, all 2 steps, positive and negative, in one pass at alpha 1.15."}
+    assert without_change(told) == {"1": "10 of 10 blocks hit, all 2 steps, positive and negative, in one pass at alpha 1.15."}

@@ -9,7 +9,7 @@ CHUNKS = (1, 0)  # ComfyUI puts the negative's rows first
 
 
 def run_for_one_call(block, circulation=None, probed=None, branches="both"):
-    """A run of one step, in the middle of it, with a rule, or a probe that measures in the space `probed`, or both, at one block."""
+    """A run in the middle of it, with a rule that has acted before, a probe that measures in the space `probed`, or both, at one block."""
     probe, record = engine("run.observer"), engine("records.record")
     everywhere = engine("rules.blocks").Selection.parse("all")
     rules = [] if circulation is None else [engine("rules.rule").Rule(circulation, everywhere, (block,), branches=branches)]
@@ -17,6 +17,9 @@ def run_for_one_call(block, circulation=None, probed=None, branches="both"):
     observers = [probe.Observer(each, (1.0, 0.0)) for each in probes]
     run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
     run.begin_evaluation(torch.ones(1))
+    if rules:  # where it takes one call, the first evaluation has another one beside it
+        run.outcome.hit(0, block.address, "positive")
+        run.begin_evaluation(torch.ones(1))
     run.begin_pass(torch.ones(1), (("positive", True), ("negative", True)), rows=0)
     return run
 

@@ -21,6 +21,7 @@ def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[f
     notes = [f"Left out {count} {what}." for what, count in observer.left_out.items()]
     if observer.probe.tokens == ALL_TOKENS:
         notes.append("Measured over all tokens, those of the text included where they share an attention.")
+    change = run.outcome.attention_change()
     return RunInfo(
         label=observer.probe.label,
         space=observer.probe.space,
@@ -40,6 +41,8 @@ def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[f
         cfg=cfg if isinstance(cfg, (int, float)) else None,
         call=call_of_graph(node, call) if node else None,
         signature=signature(queued, node_of_graph(node)) if node and queued else None,
+        attention_change=change and change.median,
+        attention_change_in=change and change.measured_in,
     )
 
 

@@ -20,7 +20,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -33,12 +33,25 @@ from ..text import got, shown
 FORMAT = "circulation-stability"
 VERSION = 2  # 1 did not say with which versions, seed and cfg a run was made
 AXIS_BRANCHES = (POSITIVE, NEGATIVE)
+ALL_STEPS, FIRST_STEP = "all steps", "first step"
 TABLES = ("sigma", "step", "values")
 MAX_BYTES = 256 << 20  # of a file
 MAX_HEADER = 1 << 20
 DAMAGED = "This stability record is damaged:"
 _RULE = re.compile(r"alpha (\S+) beta (\S+)(.*?)(?= on )")
 MAX_NODES, MAX_PROMPTS = 32, 8  # that a probe remembers, and of each of its nodes
+
+
+class AttentionChange(NamedTuple):
+    """How far attention was from the model's own in a run."""
+
+    median: float  # of ‖out − plain‖ / ‖plain‖ over circulated calls and the images and branches in each
+    measured_in: str  # ALL_STEPS in which a rule acted, or FIRST_STEP of them alone where a rule takes one call
+
+    def __str__(self) -> str:
+        percent = 100 * self.median
+        where = f" in the {FIRST_STEP}" if self.measured_in == FIRST_STEP else ""
+        return f"Attention changed by {percent:.{2 if percent < 99 else 3}g} %{where}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +76,8 @@ class RunInfo:
     cfg: float | None = None
     call: int | None = None  # of the node, where it runs over a list
     signature: str | None = None  # of the node and all it depends on
+    attention_change: float | None = None  # how far circulated attention was from the model's own, as a share of its length
+    attention_change_in: str | None = None  # ALL_STEPS or FIRST_STEP
 
     @property
     def name(self) -> str:
@@ -167,7 +182,7 @@ def by_stage(stages: Iterable[str]) -> dict[str, list[int]]:
 
 
 def rows(record: Record) -> Iterator[tuple]:
-    """(run, label, evaluation, step, sigma, block, branch, image, *measures) of all that was measured."""
+    """(run, label, evaluation, step, sigma, block, branch, image, *measures, attention change, where measured) of all that was measured."""
     for number, run in enumerate(record.runs, 1):
         measured = run.values.isfinite().any(dim=0).nonzero().tolist()
         for evaluation, block, branch, image in measured:
@@ -181,13 +196,15 @@ def rows(record: Record) -> Iterator[tuple]:
                 AXIS_BRANCHES[branch],
                 image + 1,
                 *run.values[:, evaluation, block, branch, image].tolist(),
+                *("" if value is None else value for value in (run.info.attention_change, run.info.attention_change_in)),
             )
 
 
 def to_csv(record: Record) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["run", "label", "evaluation", "step", "sigma", "block", "branch", "image", *MEASURES])
+    place = ["run", "label", "evaluation", "step", "sigma", "block", "branch", "image"]
+    writer.writerow([*place, *MEASURES, "attention_change", "attention_change_in"])
     writer.writerows([f"{value:.6g}" if isinstance(value, float) else value for value in row] for row in rows(record))
     return text.getvalue()
 

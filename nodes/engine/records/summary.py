@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ..choices import MEASURES
-from .record import AXIS_BRANCHES, Record, RunRecord
+from .record import ALL_STEPS, AXIS_BRANCHES, AttentionChange, Record, RunRecord
 
 
 def to_markdown(record: Record) -> str:
@@ -20,6 +20,7 @@ def _run(number: int, run: RunRecord) -> str:
         f"Run {number}{f' ({info.label})' if info.label else ''}: {info.family}, {info.sampler}, {info.steps} steps"
         + ("" if info.complete else ", stopped early"),
         f"Circulation: {'; '.join(info.rules) or 'none'}",
+        *([f"{AttentionChange(change, info.attention_change_in or ALL_STEPS)}."] if (change := info.attention_change) is not None else []),
         f"Measured in {info.space}: {evaluations} model evaluations, {blocks} blocks, {images} images, {branches}",
         _table(run) if measured else "Nothing was measured in this run.",
         *info.notes,

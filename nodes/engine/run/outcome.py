@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..choices import BOTH, NEGATIVE, POSITIVE, UNKNOWN
+from ..records.record import ALL_STEPS, FIRST_STEP, AttentionChange
 from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block, describe
 from ..rules.plan import Plan
@@ -68,6 +69,7 @@ class Outcome:
         self._branches: set[str] = set()
         self._hit: set[tuple[int, Address, str]] = set()  # rule, block, branch
         self._hit_evaluations: dict[int, set[int]] = defaultdict(set)  # of each rule
+        self._changes: dict[int, list[Tensor]] = defaultdict(list)  # by each rule, how far rows are from the model's own
         self._declined: dict[Reason, dict[Address, int]] = {}
         self._remarks: dict[str, set[Address]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
@@ -114,6 +116,27 @@ class Outcome:
         """Something is to be said about the calls at a block that were changed."""
         with self._lock:
             self._remarks.setdefault(remark, set()).add(address)
+
+    def acts_first(self, rules: Iterable[int | None]) -> bool:
+        """Whether this is the first evaluation in which one of these rules, which have hit, acts."""
+        return any(len(self._hit_evaluations[rule]) == 1 for rule in rules if rule is not None)
+
+    def add_change(self, rules: Sequence[int | None], change: Tensor) -> None:
+        """How far each row of a call is from the model's own, (rows,) on its device; `rules` decided on equal shares of them."""
+        with self._lock:
+            for rule, share in zip(rules, change.chunk(len(rules))):
+                assert rule is not None
+                self._changes[rule].append(share)
+
+    def attention_change(self, rules: Iterable[int] | None = None) -> AttentionChange | None:
+        """What some rules, or all, have changed in this run; None where that is not known. Read back from the device here alone."""
+        known = [rule for rule in (range(len(self._plan.rules)) if rules is None else rules) if rule in self._changes]
+        changes = [change for rule in known for change in self._changes[rule]]
+        by_device = [torch.cat([c for c in changes if c.device == device]).cpu() for device in {c.device for c in changes}]
+        median = float(torch.cat(by_device).nanquantile(0.5)) if by_device else math.nan
+        if not math.isfinite(median):
+            return None
+        return AttentionChange(median, FIRST_STEP if any(self._plan.rules[rule].circulation.one_call for rule in known) else ALL_STEPS)
 
     def add_nonfinite(self, count: Tensor, replaced: bool) -> None:
         """Results that were not finite, (), counted on their device; `replaced` if the model's own took their place."""
@@ -178,6 +201,8 @@ class Outcome:
         hit = any(n == number for n, *_ in self._hit)
         method = f", {rule.one_pass}" if rule.one_pass else ""
         yield f"{self._extent([number])}{method}." if hit else "No block hit."
+        if change := self.attention_change([number]):
+            yield f"{change}."
         blocks = {block.address for block in rule.blocks}
         if overruled := {address for n, address, _ in self._hit if n > number and address in blocks}:
             yield f"Nearer to the sampler another Circulation node decides at {len(overruled)} of its {len(blocks)} blocks."

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..choices import IMAGE_TOKENS, INPUT_SPACE, NEGATIVE, POSITIVE, UNKNOWN, VALUE_SPACE
 from ..method.fast.circulate import circulate
-from ..method.fast.measures import measure_input, measure_values
+from ..method.fast.measures import measure_input, measure_values, relative_change
 from ..method.fast.workspace import Workspace
 from ..method.formula import ALL, WHOLE, Applied, Square, outside
 from ..records.steps import StepFollower
@@ -298,7 +298,9 @@ class Run:
                     q[rows], k[rows], v[rows], _part(plain_heads, rows), attend, segment.circulation, _part(out_heads, *place),
                     workspace, _part(pending.x, rows), call.mask_of(rows), square, call.pads_values, call.fusable,
                 )  # fmt: skip
-                self._replace_nonfinite(new, _part(plain_heads, *place), applied.finite)
+                own = _part(plain_heads, *place)
+                self._replace_nonfinite(new, own, applied.finite)
+                self._measure_change(call, segment, new, own, rows, square.queries)
                 if out is None:
                     out = call.output_of(new)
             results.append((rows, applied))
@@ -316,6 +318,13 @@ class Run:
         self.outcome.add_nonfinite((~finite).sum(), replaced=plain is not None)
         if plain is not None:
             torch.where(finite, new, plain, out=new)
+
+    def _measure_change(self, call: Call, segment: Segment, new: Tensor, plain: Tensor | None, rows: slice, queries: slice) -> None:
+        """How far the result is from the model's own. Where that was not needed, it is computed in the first evaluation alone."""
+        if plain is None and self.outcome.acts_first(segment.rules):
+            plain = call.heads_of_output(call.plain(rows, queries))
+        if plain is not None:
+            self.outcome.add_change(segment.rules, relative_change(new, plain))
 
     def _observe(self, call: Call, out: Tensor, results: Results, pending: PendingAttention, workspace: Workspace) -> None:
         """Stability of what the model retrieved, after circulation if any acted."""

@@ -22,6 +22,15 @@ from .workspace import Workspace
 _TINY = torch.finfo(torch.float32).tiny
 
 
+def relative_change(out: Tensor, plain: Tensor) -> Tensor:
+    """‖out − plain‖ / ‖plain‖ of each image, (B,), float32 or wider: what an attention gives with us and without, (B, H, N, d)."""
+    norm = partial(torch.linalg.vector_norm, dim=(1, 2, 3), dtype=torch.promote_types(out.dtype, torch.float32))
+    chunks = list(head_chunks_for_products(out))
+    parts = [(norm(out[:, heads] - plain[:, heads]), norm(plain[:, heads])) for heads in chunks]
+    change, whole = parts[0] if len(parts) == 1 else (torch.stack(part).norm(dim=0) for part in zip(*parts))
+    return change / whole
+
+
 def measure_values(q: Tensor, k: Tensor, values: Tensor, workspace: Workspace) -> Tensor:
     """Value space: `measure` of the attention's output, (B, H, L, d)."""
     return measure(q, k, (values[:, heads] for heads in head_chunks_for_products(values)), workspace)
