@@ -85,7 +85,17 @@ function addSheet(node) {
     const sheet = new Sheet();
     addWidget(node, "sheet", sheet.element, 280);
     node.setSize([Math.max(node.size[0], 420), Math.max(node.size[1], 640)]);
-    return { element: sheet.element, shows: "comparison", show: ({ comparison }) => sheet.show(comparison), redraw: () => sheet.draw() };
+    const show = (result) => sheet.show(result.comparison, saidOfGrid(result));
+    return { element: sheet.element, shows: "comparison", show, redraw: () => sheet.draw() };
+}
+
+/** What came of the samplings of a grid; nothing of a sheet, which samples nothing, or where only ComfyUI's history knows of the run. */
+function saidOfGrid({ comparison, sampled, text }) {
+    if (sampled === undefined) return undefined;
+    const all = comparison.cells.flat();
+    const done = all.filter((file) => file).length;
+    const images = comparison.running ? `${done} of ${all.length} images` : `${done} images`;
+    return `${comparison.labels.length} settings, ${images}, ${sampled} sampled in this run. ${text && `The last: ${text}`}`;
 }
 
 /**

@@ -15,7 +15,7 @@ let timer = null;
 
 /** Listens to the server. `changed(node, result)` is called with each new result of the graph on the screen. */
 export function listen(changed) {
-    const graphs = { prompt: null, graph: null }; // of the prompt that was heard of last
+    const graphs = { prompt: null, graph: null }; // of the prompt that was heard of last; or a promise of its graph
     const receive = (graph, node, update) => {
         const key = `${graph}/${node}`;
         const result = update(read(key));
@@ -26,17 +26,18 @@ export function listen(changed) {
         api.addEventListener(event, ({ detail }) => {
             // a prompt that was queued without its workflow is taken for the graph on the screen
             const graph = detail.graph ?? app.rootGraph.id;
-            Object.assign(graphs, { prompt: detail.prompt, graph });
+            if (graphs.prompt !== detail.prompt) Object.assign(graphs, { prompt: detail.prompt, graph });
             receive(graph, detail.node, (old) => update(old, detail));
         });
     // the names and contents of these events are set in nodes/engine/comfy/events.py
     subscribe("circulation.stability", withPoint);
-    subscribe("circulation.status", (_, { text }) => ({ text }));
-    api.addEventListener("executed", async ({ detail }) => {
-        const result = kept(detail.output);
-        if (!result) return;
-        const graph = graphs.prompt === detail.prompt_id ? graphs.graph : await graphOf(detail.prompt_id);
-        receive(graph, detail.display_node ?? detail.node, () => result);
+    subscribe("circulation.status", (old, { prompt, text }) => ({ ...of(prompt, old), text, sampled: of(prompt, old).sampled + 1 }));
+    api.addEventListener("executed", async ({ detail: { output, prompt_id: prompt, node, display_node } }) => {
+        const [cells, result] = [output?.cell, kept(output)];
+        if (!cells && !result) return;
+        if (graphs.prompt !== prompt) Object.assign(graphs, { prompt, graph: graphOf(prompt) });
+        const graph = await graphs.graph; // also where it is known: what comes first is received first
+        receive(graph, display_node ?? node, (old) => (cells ? withCells(old, prompt, cells) : { ...old, ...result }));
     });
     addEventListener("pagehide", write);
 }
@@ -66,6 +67,27 @@ function withPoint(old, { prompt, steps, measures, step, sigma, stages }) {
     let points = [...(continues ? old.chart.points : []), { step, sigma, stages }];
     if (points.length > MOST_POINTS) points = points.filter((_, i) => i % 2 === 0);
     return { prompt, chart: { steps, measures, points } };
+}
+
+/** What is known of a node, to go on with in this run. */
+function of(prompt, old) {
+    return old?.prompt === prompt ? old : { ...old, prompt, text: "", sampled: 0 };
+}
+
+/** The sheet of a grid that is being sampled, with some more of its cells. */
+function withCells(old, prompt, cells) {
+    const comparison = old?.comparison?.running === prompt ? structuredClone(old.comparison) : null;
+    return { ...of(prompt, old), comparison: cells.reduce((sheet, cell) => withCell(sheet, cell, prompt), comparison) };
+}
+
+/** A cell has several images where the latent is a batch. */
+function withCell(sheet, { label, row, column, rows, columns, pictures }, running) {
+    const width = columns * pictures.length;
+    const nothing = () => Array(width).fill(null);
+    sheet ??= { running, labels: Array(rows).fill(""), baseline: 0, columns: width, cells: Array.from({ length: rows }, nothing) };
+    sheet.labels[row] = label;
+    sheet.cells[row].splice(column * pictures.length, pictures.length, ...pictures);
+    return sheet;
 }
 
 /** ComfyUI's own events do not name the graph, but its queue and its history do. */

@@ -1,13 +1,19 @@
 // @ts-check
-// The cells of a comparison sheet, and for one of them a slider between the baseline's image and its own.
+// The cells of a comparison sheet. Over a cell the pointer moves an edge between the baseline's image and its own; a click shows both large.
 //
-// Data is {labels: [of each row], baseline: its row, columns, cells: [[{filename, subfolder, type}, or null where a batch is shorter]]}.
+// Data is {labels: [of each row], baseline: its row, columns, cells: [[{filename, subfolder, type}, or null where there is none (yet)]]}.
 
 import { api } from "../../scripts/api.js";
 import { colour, holdPresses, html, theme } from "./theme.js";
 
 const STEP = 2; // percent that an arrow key moves the slider
 const PAGE = 10;
+
+/** Where in an element's width a place on the screen is, at whatever zoom. */
+function percent(x, element) {
+    const { left, width } = element.getBoundingClientRect();
+    return ((x - left) / width) * 100;
+}
 
 export class Sheet {
     constructor() {
@@ -19,28 +25,49 @@ export class Sheet {
         this.note = html("span", { class: "note", role: "status" });
         this.rows = html("div", { class: "rows" });
         this.slider = html("div", { class: "plot slider", role: "slider", tabindex: "0", "aria-valuemin": 0, "aria-valuemax": 100 });
-        this.element = html("div", { class: "circulation sheet" }, html("div", { class: "head" }, this.back, this.note), this.rows, this.slider);
+        this.line = html("span", { class: "line", role: "status" });
+        const head = html("div", { class: "head" }, this.back, this.note);
+        this.element = html("div", { class: "circulation sheet" }, head, this.rows, this.slider, this.line);
         holdPresses(this.element);
         this.rows.addEventListener("keydown", (event) => this.walk(event));
         this.slider.addEventListener("pointerdown", (event) => this.begin(event));
         this.slider.addEventListener("pointermove", (event) => this.slider.hasPointerCapture(event.pointerId) && this.follow(event));
         this.element.addEventListener("keydown", (event) => this.chosen !== null && this.key(event));
         this.draw();
+        this.say("");
         this.leave();
     }
 
-    show(data) {
-        if (JSON.stringify(data) === JSON.stringify(this.data)) return; // front ends tell it again when one comes back to a workflow
+    /** Cells that are as before stay, whatever is done with them: those of a running grid come one by one. `line` is said below them. */
+    show(data, line) {
+        const before = this.data;
+        const same = JSON.stringify(data) === JSON.stringify(before); // front ends tell it again when one comes back to a workflow
+        if (line !== undefined || !same) this.say(line ?? "");
+        if (same) return;
+        const [rows, columns] = [data.cells.length, data.columns];
         this.data = data;
-        const rows = data.cells.map((files, row) => {
-            const cells = Array.from({ length: data.columns }, (_, column) => this.cell(files[column], row, column));
-            return html("div", { class: "row" }, html("span", {}, this.label(row)), html("div", { class: "cells" }, ...cells));
+        if (rows !== before?.cells.length || columns !== before.columns) this.lay(rows, columns);
+        data.cells.forEach((files, row) => {
+            this.rows.children[row].firstChild.textContent = this.label(row);
+            for (let column = 0; column < columns; column++) this.put(files[column], row, column);
         });
-        this.buttons = rows.flatMap((row) => [...row.lastChild.children].map((cell) => (cell.localName === "button" ? cell : null)));
-        this.rows.style.setProperty("--columns", data.columns);
-        this.rows.replaceChildren(...rows);
+        if (this.chosen === null) this.hint();
+        if (!this.buttons.some((button) => button?.tabIndex === 0)) this.buttons.find((button) => button)?.setAttribute("tabindex", "0");
+    }
+
+    /** Below the cells; nothing where there is nothing to say. */
+    say(text) {
+        this.line.textContent = this.line.title = text;
+        this.line.hidden = !text;
+    }
+
+    /** Rows without images. */
+    lay(rows, columns) {
         this.leave();
-        this.buttons.find((button) => button)?.setAttribute("tabindex", "0");
+        this.buttons = Array(rows * columns).fill(null);
+        this.rows.style.setProperty("--columns", columns);
+        const cells = () => html("div", { class: "cells" }, ...Array.from({ length: columns }, () => html("span", { "data-is": "" })));
+        this.rows.replaceChildren(...Array.from({ length: rows }, () => html("div", { class: "row" }, html("span"), cells())));
     }
 
     draw() {
@@ -51,11 +78,25 @@ export class Sheet {
         return this.data.labels[row] + (row === this.data.baseline ? " (baseline)" : "");
     }
 
-    cell(file, row, column) {
-        if (!file) return html("span");
+    put(file, row, column) {
         const name = `${this.label(row)}, column ${column + 1}`;
+        const is = file ? JSON.stringify([name, file]) : "";
+        const before = this.rows.children[row].lastChild.children[column];
+        if (before.dataset.is === is) return;
+        const { baseline, columns } = this.data;
+        const at = row * columns + column;
+        if (this.chosen !== null && [this.chosen, baseline * columns + (this.chosen % columns)].includes(at)) this.leave();
+        this.buttons[at] = file ? this.cell(file, name, row, column) : null;
+        const cell = this.buttons[at] ?? html("span");
+        cell.dataset.is = is;
+        before.replaceWith(cell);
+    }
+
+    cell(file, name, row, column) {
         const button = html("button", { type: "button", tabindex: "-1", title: name, "aria-label": name }, this.picture(file));
         button.addEventListener("click", () => this.compare(row * this.data.columns + column));
+        button.addEventListener("pointermove", (event) => this.peek(event, button, row, column));
+        button.addEventListener("pointerleave", () => this.unpeek(button));
         return button;
     }
 
@@ -79,28 +120,56 @@ export class Sheet {
         this.buttons[to]?.focus();
     }
 
-    compare(at) {
-        const { baseline, cells, columns } = this.data;
-        const [row, column] = [Math.floor(at / columns), at % columns];
+    /** Lays the baseline's image below another, and an edge over both. */
+    cover(element, row, column) {
+        const { baseline, cells } = this.data;
         const under = cells[baseline][column];
+        element.querySelector("img").classList.add("over");
+        if (under) element.prepend(this.picture(under));
+        element.append(html("div", { class: "edge" }));
+        this.note.replaceChildren(`${under ? this.label(baseline) : "no image"} | ${this.label(row)}, column ${column + 1}`);
+    }
+
+    /** The pointer over a cell is its edge. */
+    peek({ pointerType, buttons, clientX }, button, row, column) {
+        if (pointerType === "touch" || buttons || row === this.data.baseline || !this.data.cells[this.data.baseline][column]) return;
+        if (!button.querySelector(".edge")) this.cover(button, row, column);
+        button.style.setProperty("--edge", `${percent(clientX, button)}%`);
+    }
+
+    unpeek(button) {
+        const over = button.querySelector(".over");
+        if (!over) return;
+        over.classList.remove("over");
+        button.replaceChildren(over);
+        if (this.chosen === null) this.hint();
+    }
+
+    compare(at) {
+        const { cells, columns } = this.data;
+        const [row, column] = [Math.floor(at / columns), at % columns];
+        this.unpeek(this.buttons[at]);
         this.chosen = at;
         for (const button of this.buttons) button?.setAttribute("tabindex", button === this.buttons[at] ? "0" : "-1");
-        this.note.replaceChildren(`${under ? this.label(baseline) : "no image"} | ${this.label(row)}, column ${column + 1}`);
         this.slider.setAttribute("aria-label", `${this.buttons[at].title}, over the baseline's. Arrow keys move the edge, Escape leaves.`);
-        this.slider.replaceChildren(...(under ? [this.picture(under)] : []), this.picture(cells[row][column]), html("div", { class: "edge" }));
-        this.slider.querySelector("img:last-of-type").classList.add("over");
+        this.slider.replaceChildren(this.picture(cells[row][column]));
+        this.cover(this.slider, row, column);
         this.slide(50);
         this.turn();
         this.slider.focus({ preventScroll: true });
     }
 
     leave() {
-        const from = this.buttons[this.chosen];
+        const from = this.element.contains(document.activeElement) ? this.buttons[this.chosen] : null;
         this.chosen = null;
-        this.note.replaceChildren(this.data ? "Click a cell to compare it with the baseline." : "Nothing compared yet.");
+        this.hint();
         this.slider.replaceChildren();
         this.turn();
         from?.focus({ preventScroll: true });
+    }
+
+    hint() {
+        this.note.replaceChildren(this.data ? "Point at a cell to compare it with the baseline; click to see it large." : "Nothing compared yet.");
     }
 
     turn() {
@@ -123,8 +192,7 @@ export class Sheet {
     }
 
     follow(event) {
-        const box = this.slider.getBoundingClientRect(); // as it is on the screen, at whatever zoom
-        this.slide(((event.clientX - box.left) / box.width) * 100);
+        this.slide(percent(event.clientX, this.slider));
     }
 
     key(event) {

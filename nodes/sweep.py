@@ -3,12 +3,13 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from .circulation import patched, scope_inputs, where_inputs
 from .engine.choices import BOTH, IMAGE_TOKENS, PAPER, VALUE_SPACE, check_number
 from .engine.comfy.grid import SAMPLERS, SCHEDULERS, expanded, progress
+from .engine.comfy.pictures import preview
+from .engine.comparison.draw import scaled
 from .engine.comparison.settings import OFF, check, settings
 from .engine.method.settings import CirculationSettings
 from .engine.rules.schedule import Schedule
@@ -222,10 +223,9 @@ class CirculationGridCell(io.ComfyNode):
     @classmethod
     def execute(cls, image: torch.Tensor, model, label: str, seed: int, row: int, column: int, rows: int, columns: int) -> io.NodeOutput:
         progress(row * columns + column + 1, of=rows * columns)
-        scale = min(1.0, THUMBNAIL / max(image.shape[1:3]))
-        small = F.interpolate(image.movedim(-1, 1), scale_factor=scale, mode="area").movedim(1, -1) if scale < 1 else image
-        cell = dict(label=label, seed=seed, row=row, column=column, rows=rows, columns=columns)
-        return io.NodeOutput(ui={"images": ui.PreviewImage(small, cls=cls).values, "cell": [cell]})
+        pictures = preview(scaled(image, place, THUMBNAIL, enlarge=False) for place in range(len(image)))
+        cell = dict(label=label, seed=seed, row=row, column=column, rows=rows, columns=columns, pictures=pictures)
+        return io.NodeOutput(ui={"cell": [cell]})
 
 
 class CirculationGridRows(io.ComfyNode):

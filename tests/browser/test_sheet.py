@@ -122,6 +122,35 @@ def test_the_mouse_moves_the_edge_between_two_images(sheet, page):
     assert slider(sheet) is None and cells(sheet)[3].is_visible()
 
 
+def test_over_a_cell_the_pointer_is_the_edge_and_nothing_else_moves(sheet, page):
+    baseline, cell = cells(sheet)[1], cells(sheet)[3]
+
+    def seen(element):
+        loaded(sheet)
+        sheet.settle(2)
+        return numpy.asarray(Image.open(io.BytesIO(element.screenshot())).convert("RGB"), int)
+
+    def over(element, x):
+        box = element.bounding_box()
+        page.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] / 2)
+
+    places = [each.bounding_box() for each in cells(sheet)]
+    left, right = seen(baseline), seen(cell)
+    over(cell, 0.5)
+    both = seen(cell)
+    middle = both.shape[1] // 2
+    assert abs(left - right)[8:-8].mean() > 2
+    assert abs(both - left)[8:-8, 8 : middle - 8].mean() < 0.5 and abs(both - right)[8:-8, middle + 8 : -8].mean() < 0.5
+    over(cell, 0.9)
+    assert abs(seen(cell) - left)[8:-8, 8 : middle + 8].mean() < 0.5
+    assert sheet.text("ComparisonSheet", ".note") == f"{OFF} | {CHANGED}, column 2"
+    over(baseline, 0.5)
+    assert abs(seen(cell) - right)[8:-8, 8:-8].mean() < 0.5  # and it is left
+    assert abs(seen(baseline) - left)[8:-8, 8:-8].mean() < 0.5  # itself has nothing to be compared with
+    assert sheet.text("ComparisonSheet", ".note").startswith("Point at a cell")
+    assert [each.bounding_box() for each in cells(sheet)] == places and slider(sheet) is None
+
+
 def test_the_keyboard_chooses_a_cell_and_moves_the_edge(sheet, page):
     cells(sheet)[0].focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowUp", "ArrowLeft", "ArrowDown"):
@@ -202,13 +231,47 @@ def test_text_stands_out(sheet, palette):
     sheet.palette("dark")
 
 
-def test_a_grid_shows_its_cells_too(screen, page):
+def grid(screen, **values):
     screen.load(small_graph(workflow("find-your-alpha"), steps=2, seed=1))
-    page.evaluate("""values => {
-        const { widgets } = app.graph.nodes.find(node => node.type === "CirculationGrid");
-        for (const [name, value] of Object.entries(values)) widgets.find(widget => widget.name === name).value = value;
-    }""", dict(alpha="3", beta="8", seeds=2, steps=2))  # fmt: skip
+    screen.js("""Object.entries(values[0]).forEach(([name, value]) => {
+        node("CirculationGrid").widgets.find((widget) => widget.name === name).value = value;
+    })""", {"alpha": "3", "beta": "8", **values})  # fmt: skip
+    screen.look_at("CirculationGrid")
+
+
+def grid_cells(screen):
+    return [cell.get_attribute("aria-label") for cell in screen.widget("CirculationGrid").query_selector_all(".cells button")]
+
+
+def test_a_grid_shows_each_cell_when_it_is_there(screen):
+    grid(screen, seed=1, seeds=2)
+    screen.js("""(() => {
+        window.noted = [];
+        const element = widget("CirculationGrid");
+        const cells = () => element.querySelectorAll(".cells button img").length;
+        const note = () => window.noted.push([cells(), element.querySelector(".line").textContent]);
+        new MutationObserver(() => window.running && note()).observe(element, { childList: true, subtree: true });
+    })()""")  # fmt: skip
     screen.queue()
     screen.finished()
-    found = screen.wait(lambda: screen.widget("CirculationGrid").query_selector_all(".cells button"))
-    assert [cell.get_attribute("aria-label") for cell in found] == NAMES
+    screen.wait(lambda: grid_cells(screen) == NAMES)
+    noted = screen.js("window.noted")
+    for count in (1, 2, 3, 4):
+        assert any(found == count and f"2 settings, {count} of 4 images, " in line for found, line in noted), noted
+    said = screen.wait(lambda: (line := screen.text("CirculationGrid", ".line")).startswith("2 settings, 4 images, ") and line)
+    assert "blocks hit" in said
+    screen.elsewhere(workflow("stability-readout"))
+    screen.back()
+    assert grid_cells(screen) == NAMES and screen.text("CirculationGrid", ".line") == said
+
+
+def test_of_an_interrupted_grid_what_was_done_is_shown(screen):
+    grid(screen, seed=100, seeds=8, steps=12)
+    screen.queue()
+    screen.wait(lambda: "of 16 images" in screen.text("CirculationGrid", ".line"))
+    screen.interrupt()
+    found = grid_cells(screen)
+    assert found == [f"{OFF}, column {column}" for column in range(1, len(found) + 1)] and len(found) < 16
+    assert f"2 settings, {len(found)} of 16 images, " in screen.text("CirculationGrid", ".line")
+    screen.reload()
+    assert grid_cells(screen) == found

@@ -139,14 +139,23 @@ def test_each_cell_is_shown_when_it_is_there_and_then_the_sheet(server):
     places = [(output["cell"][0]["row"], output["cell"][0]["column"]) for output in outputs[:-1]]
     assert places == [(0, 0), (0, 1), (1, 0), (1, 1)]
     last = {"label": "alpha 1.05, beta 3", "seed": 301, "row": 1, "column": 1, "rows": 2, "columns": 2}
-    assert outputs[3]["cell"] == [last]
-    assert Image.open(io.BytesIO(server.image(outputs[0]["images"][0]))).size == (64, 64)
+    (cell,) = outputs[3]["cell"]
+    (picture,) = cell.pop("pictures")
+    assert cell == last
+    assert Image.open(io.BytesIO(server.image(picture))).size == (64, 64)
     assert outputs[-1]["comparison"][0]["labels"] == ["off", "alpha 1.05, beta 3"]
     # cells come while others are still to be sampled
     ran = [parsed(m)["data"].get("node") or "" for m in messages if parsed(m)["type"] == "executing"]
     assert [id.rpartition(", ")[2] for id in ran if "seed" in id] == ["sampled", "decoded", "shown"] * 4
     steps = [parsed(m)["data"] for m in messages if parsed(m)["type"] == "progress" and parsed(m)["data"]["node"] == "grid"]
     assert [(step["value"], step["max"]) for step in steps] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_cell_of_a_batch_has_small_pictures_of_all_its_images(server):
+    prompt = grid("1.05", seed=350, seeds=1, baseline=False)
+    prompt["latent"]["inputs"].update(width=512, height=256, batch_size=2)
+    (cell,) = shown(heard(server, prompt))[0]["cell"]
+    assert [Image.open(io.BytesIO(server.image(picture))).size for picture in cell["pictures"]] == [(256, 128)] * 2
 
 
 def test_cells_from_the_cache_are_shown_again(server):

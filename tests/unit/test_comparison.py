@@ -131,9 +131,23 @@ def test_the_interval_of_a_share_covers_every_true_share():
 
 
 def test_change_is_the_root_mean_square_difference():
-    a, b = images(1)[0], images(1, seed=1)[0]
-    assert change.change(a, b) == pytest.approx(float(((a.double() - b.double()) ** 2).mean() ** 0.5))
-    assert change.change(a, images(1, size=(8, 8))[0]) is None
+    size = (150, 70)  # not read as a whole
+    first, *others = (images(1, seed=seed, size=size)[0] for seed in range(3))
+    found = change.changes([others[0], images(1, size=(150, 8))[0], others[1]], first)
+    expected = [float(((other.double() - first.double()) ** 2).mean() ** 0.5) for other in others]
+    assert found == [pytest.approx(expected[0], rel=1e-6), None, pytest.approx(expected[1], rel=1e-6)]
+
+
+@pytest.mark.parametrize("size", [(150, 70), (64, 64), (8, 300), (1, 1)])
+def test_small_pictures_are_means_over_areas(size):
+    image = images(1, size=size)[0]
+    expected = torch.nn.functional.interpolate(image.movedim(-1, 0)[None], size=(64, 64), mode="area")[0]
+    assert change.small(image) == pytest.approx(expected, abs=1e-6)
+
+
+def test_bytes_are_the_whole_picture_in_255_levels():
+    image = images(1, size=(150, 70))[0] * 1.2 - 0.1
+    assert (change.in_bytes(image) == (image.clamp(0, 1) * 255).round().byte().numpy()).all()
 
 
 def test_a_picture_is_what_comfyui_saves():

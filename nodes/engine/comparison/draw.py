@@ -14,7 +14,7 @@ from torch import Tensor
 from ..records.notice import notice
 from ..records.plots import STYLES, render
 from ..text import printable, wrapped
-from .change import picture
+from .change import in_bytes
 from .measure import Setting
 
 MOST = 4096  # pixels of a side
@@ -115,7 +115,7 @@ def scaled(batch: Tensor, place: int, longer: int, enlarge: bool = True) -> Imag
     """An image of a batch as large as its longer side says; None where the batch is shorter."""
     if place >= len(batch):
         return None
-    image = Image.fromarray(picture(batch[place]).mul(255).round_().byte().numpy())
+    image = Image.fromarray(in_bytes(batch[place]))
     if max(image.size) == longer or (max(image.size) < longer and not enlarge):
         return image
     return image.resize(_scaled(image.size, longer), Image.Resampling.LANCZOS)

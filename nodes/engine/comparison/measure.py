@@ -12,7 +12,7 @@ from torch import Tensor
 from ..choices import MEASURES
 from ..records.record import Record
 from ..text import got
-from .change import VISIBLE, change, picture, small
+from .change import VISIBLE, changes, picture, small
 from .diversity import Diversity, Estimate, in_embeddings, in_pixels, share
 
 PIXELS, CLIP = "pixels", "CLIP vision"
@@ -103,15 +103,15 @@ def measured(
 ) -> list[Setting]:
     """The settings, from batches (number, height, width, channels); `embed` makes (n, d) of (n, height, width, 3)."""
     settings = []
+    changed = _changed(batches)
     for place, (batch, label) in enumerate(zip(batches, labels)):
-        changes = tuple(change(picture(image), picture(baseline)) for image, baseline in zip(batch, batches[0])) if place else ()
         diversity = None
         if len(batch) > 1 and embed:
             diversity = in_embeddings(_embedded(batch, embed))
         elif len(batch) > 1:
-            diversity = in_pixels(torch.stack([small(picture(image)) for image in batch]))
+            diversity = in_pixels(torch.stack([small(image) for image in batch]))
         rest = scores[place] if scores else (), stability[place] if stability else {}
-        settings.append(Setting(label, len(batch), changes, diversity, CLIP if embed else PIXELS, *rest))
+        settings.append(Setting(label, len(batch), changed[place], diversity, CLIP if embed else PIXELS, *rest))
     return settings
 
 
@@ -121,9 +121,19 @@ def by_change(settings: Sequence[Setting]) -> list[int]:
 
     def mean(place: int) -> float:
         values = [s.changes[place] for s in settings if place < len(s.changes) and s.changes[place] is not None]
-        return sum(values) / len(values) if values else -1.0  # type: ignore[arg-type]
+        return round(sum(values) / len(values), 6) if values else -1.0  # type: ignore[arg-type]  # rounding is no order
 
     return sorted(range(count), key=mean, reverse=True)
+
+
+def _changed(batches: Sequence[Tensor]) -> list[tuple[float | None, ...]]:
+    """Of each setting but the first, which is the baseline."""
+    found: list[list[float | None]] = [[] for _ in batches]
+    for place, baseline in enumerate(batches[0]):
+        having = [setting for setting, batch in enumerate(batches) if setting and place < len(batch)]
+        for setting, value in zip(having, changes([batches[setting][place] for setting in having], baseline)):
+            found[setting].append(value)
+    return [tuple(values) for values in found]
 
 
 def _embedded(batch: Tensor, embed: Embed) -> Tensor:

@@ -19,4 +19,4 @@ def notice(text: str) -> Tensor:
     lines = textwrap.wrap(ascii_line(text), 84)
     image = Image.new("RGB", (1024, 80 + 32 * len(lines)), "white")
     ImageDraw.Draw(image).multiline_text((40, 40), "\n".join(lines), fill="black", font=font, spacing=8)
-    return torch.from_numpy(numpy.array(image)[None]).float() / 255
+    return torch.from_numpy(numpy.array(image)[None]).float().div_(255)

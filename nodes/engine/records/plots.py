@@ -232,4 +232,4 @@ def render(rows: int, columns: int, height: float, title: str, draw: Callable) -
         for text in figure.findobj(Text):
             text.set_parse_math(False)  # a label is drawn as it is written
         canvas.draw()
-    return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float() / 255
+    return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float().div_(255)
