@@ -8,6 +8,7 @@ import { colour, holdPresses, html, onceAFrame, svg, theme } from "./theme.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
+const FIRST_SHOWN = "alignment"; // until another is chosen: its scale is the same for every block, that of energy is not
 const FONT = "11px sans-serif";
 
 export class Chart {
@@ -49,7 +50,7 @@ export class Chart {
         const measures = data?.measures ?? [];
         if (measures.join() !== [...this.choice.options].map((option) => option.value).join()) {
             this.choice.replaceChildren(...measures.map((name) => html("option", {}, name)));
-            this.measure = Math.max(0, measures.indexOf(measure));
+            this.measure = Math.max(0, measures.indexOf(measures.includes(measure) ? measure : FIRST_SHOWN));
             this.choice.selectedIndex = this.measure;
         }
         this.draw();

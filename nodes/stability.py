@@ -5,7 +5,20 @@ from functools import partial
 
 from comfy_api.latest import io, ui
 
-from .engine.choices import BOTH, BRANCHES, IMAGE_TOKENS, INPUT_SPACE, MEASURES, TOKENS, VALUE_SPACE, check_number, check_text, check_word
+from .engine.choices import (
+    BOTH,
+    BRANCHES,
+    IMAGE_TOKENS,
+    INPUT_SPACE,
+    LIGHT,
+    MEASURES,
+    THEMES,
+    TOKENS,
+    VALUE_SPACE,
+    check_number,
+    check_text,
+    check_word,
+)  # fmt: skip
 from .engine.comfy import events, readout
 from .engine.comfy.files import existing_file, next_file, state_of
 from .engine.comfy.model import check_space, patchable_blocks
@@ -23,6 +36,10 @@ LatentOrImage = io.Custom("LATENT,IMAGE")
 AnyRecord = Record | LiveRecord
 
 CURVES, HEAT_MAP, IMAGES, SHEET = "curves", "heat map", "images", "sheet"
+
+
+def theme_input() -> io.Combo.Input:
+    return advanced(io.Combo.Input, "theme", options=list(THEMES), default=LIGHT, optional=True, tooltip="Colours of the figure.")
 
 
 class StabilityProbe(io.ComfyNode):
@@ -110,6 +127,7 @@ class StabilityReadout(io.ComfyNode):
                 io.Int.Input(
                     "run", default=0, min=0, max=1000, optional=True, tooltip="Which run to plot; 0 is the last one."
                 ),
+                theme_input(),
             ],
             outputs=[
                 LatentOrImage.Output(display_name="after", tooltip="What came in as 'after', unchanged."),
@@ -123,10 +141,11 @@ class StabilityReadout(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, stability: AnyRecord, plot: str, measure: str, after=None, run: int = 0) -> io.NodeOutput:
+    def execute(cls, stability: AnyRecord, plot: str, measure: str, after=None, run: int = 0, theme: str = LIGHT) -> io.NodeOutput:
         check_word("plot", plot, (SHEET, CURVES, HEAT_MAP, IMAGES))
         check_word("measure", measure, MEASURES)
         check_number("run", run, 0, 1000, whole=True)
+        check_word("theme", theme, THEMES)
         record = readout.record_shown(stability, cls.hidden.prompt, cls.hidden.unique_id)
         graph, summary, points = notice(readout.EMPTY), readout.EMPTY, chart.EMPTY
         if record.runs:
@@ -134,7 +153,7 @@ class StabilityReadout(io.ComfyNode):
                 raise ValueError(f"run is {run}, but the model was sampled {len(record.runs)} times.")
             chosen = record.runs[run - 1]
             draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
-            graph = plots.sheet(chosen) if plot == SHEET else draw[plot](chosen, measure)
+            graph = plots.sheet(chosen, theme) if plot == SHEET else draw[plot](chosen, measure, theme)
             summary, points = to_markdown(record), chart.chart_data(chosen)
         shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [points]}
         return io.NodeOutput(after, graph, summary, to_csv(record), record, ui=shown)
@@ -150,25 +169,31 @@ class StabilityCompare(io.ComfyNode):
             search_aliases=["compare stability", "baseline against circulation"],
             is_output_node=True,
             inputs=[
-                Stability.Input(
-                    f"stability_{number}",
-                    optional=number > 2,
-                    tooltip="From a Stability Readout or Load Stability. The first is what the others are compared with.",
-                )
-                for number in range(1, 5)
+                *(
+                    Stability.Input(
+                        f"stability_{number}",
+                        display_name=f"stability {number}" + " (baseline)" * (number == 1),
+                        optional=number > 2,
+                        tooltip="From a Stability Readout or Load Stability. The first is what the others are compared with.",
+                    )
+                    for number in range(1, 5)
+                ),
+                theme_input(),
             ],
             outputs=[io.Image.Output(display_name="graph", tooltip="The sheet, 1024 pixels wide.")],
         )
 
     @classmethod
     def execute(
-        cls, stability_1: AnyRecord, stability_2: AnyRecord, stability_3: AnyRecord | None = None, stability_4: AnyRecord | None = None
-    ) -> io.NodeOutput:
+        cls, stability_1: AnyRecord, stability_2: AnyRecord, stability_3: AnyRecord | None = None, stability_4: AnyRecord | None = None,
+        theme: str = LIGHT,
+    ) -> io.NodeOutput:  # fmt: skip
+        check_word("theme", theme, THEMES)
         given = enumerate((stability_1, stability_2, stability_3, stability_4), 1)
         records = {n: finished(f"stability_{n}", stability) for n, stability in given if n <= 2 or stability is not None}
         names = [record.runs[-1].info.name for record in records.values()]
         named = [f"record {n}: {name}" if names.count(name) > 1 else name for n, name in zip(records, names)]
-        graph = plots.compare([record.labelled(name).runs[-1] for record, name in zip(records.values(), named)])
+        graph = plots.compare([record.labelled(name).runs[-1] for record, name in zip(records.values(), named)], theme)
         return io.NodeOutput(graph, ui=ui.PreviewImage(graph, cls=cls))
 
 

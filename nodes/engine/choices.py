@@ -40,6 +40,10 @@ UNKNOWN = "unknown"  # of rows that another node hands to the model without a wo
 
 MEASURES = ("energy", "instability", "alignment", "eta", "skew ratio")
 
+# Colours of a figure
+LIGHT, DARK = "light", "dark"
+THEMES = (LIGHT, DARK)
+
 ALPHA_RANGE = (-1.0, 3.0)
 BETA_RANGE = (0.0, 10.0)
 

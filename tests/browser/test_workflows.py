@@ -142,7 +142,7 @@ def test_the_readout_workflow_keeps_its_widgets_and_draws(server, prompts):
     prompt = prompts["stability-readout"]
     (probe,), (readout,) = of_type(prompt, "StabilityProbe"), of_type(prompt, "StabilityReadout")
     assert widgets(prompt, probe) == PROBE
-    assert widgets(prompt, readout) == {"plot": "sheet", "measure": "energy", "run": 0}
+    assert widgets(prompt, readout) == {"plot": "sheet", "measure": "energy", "run": 0, "theme": "light"}
     outputs = server.run(prompt)
     sheet = picture(server, outputs, readout)
     assert sheet.format == "PNG" and sheet.width == 1024 and sheet.height > 1000

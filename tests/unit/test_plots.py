@@ -178,3 +178,40 @@ def test_a_notice_is_wrapped_and_takes_any_letter():
     images = [engine("records.notice").notice(text) for text in ("short", "many words " * 100, "输入 \ud800 é")]
     heights = [image.shape[1] for image in images]
     assert heights[1] > heights[0] == heights[2] and all(image.shape[2] == 1024 and (image < 0.5).any() for image in images)
+
+
+def test_a_heat_map_of_energy_can_be_read_for_every_block():
+    """A block whose energy is a thousand times that of the others does not make them one colour."""
+    run = made(steps=6, images=1)
+    run.values[0] = torch.linspace(-1, -0.2, 6).reshape(6, 1, 1, 1) * torch.tensor([1.0, 1000.0, 1.0, 2.0]).reshape(4, 1, 1)
+    drawn = []
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(plots, "_grid", lambda axis, values, *args, **colours: drawn.append((numpy.asarray(values), colours)))
+        plots.heat_map(run, "energy")
+        plots.compare([run, run])
+    (values, colours), *others = drawn
+    assert values == pytest.approx(numpy.tile(numpy.linspace(-1, -0.2, 6), (4, 1)), abs=1e-6)
+    assert colours["vmax"] - colours["vmin"] > 0.75
+    assert all(numpy.abs(values).max() == 0 for values, _ in others)
+
+
+def test_energy_that_is_zero_or_was_not_measured_is_drawn():
+    run = holed(made())
+    run.values[0, :, 0] = 0
+    run.values[0, :, 2] = torch.nan
+    assert plots.heat_map(run, "energy").isfinite().all()
+
+
+@pytest.mark.parametrize("draw", [
+    plots.sheet,
+    lambda run, theme: plots.images(run, "energy", theme),
+    lambda run, theme: plots.compare([run, run], theme),
+], ids=["sheet", "images", "compare"])  # fmt: skip
+def test_a_dark_figure_is_dark_and_as_legible_as_the_light_one(draw):
+    light, dark = draw(made(label="a"), "light"), draw(made(label="a"), "dark")
+    assert light.shape == dark.shape
+    background = tuple(int(plots.DARK[0][i : i + 2], 16) / 255 for i in (1, 3, 5))
+    black = (dark - torch.tensor([0.0, 0.0, 0.0])).abs().amax(-1) < 0.03
+    assert (dark - torch.tensor(background)).abs().amax(-1).lt(0.02).float().mean() > 0.4
+    assert (light == 1).all(-1).float().mean() > 0.4 and not (dark == 1).all(-1).float().mean() > 0.01
+    assert black.float().mean() < 0.002  # no letter or line stays black on it

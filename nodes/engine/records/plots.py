@@ -11,7 +11,7 @@ import numpy
 import torch
 from torch import Tensor
 
-from ..choices import MEASURES
+from ..choices import LIGHT, MEASURES
 from ..text import shown, wrapped
 from .notice import notice
 from .record import RunRecord
@@ -25,6 +25,12 @@ AXES = {
     "skew ratio": "‖skew‖ / ‖sym‖",
 }
 SHEET = MEASURES[:4]
+ENERGY = MEASURES[0]
+ENERGY_BY_BLOCK = "E as a share of the largest in its block"
+
+# Background of the dark theme, and its letters, which black lines then have the colour of
+BLACK = ("#000000", "black", "k")
+DARK = "#1E1E1E", "#E6E6E6"
 
 # Okabe and Ito's colours, in an order whose lightness also differs, each with a dash and a marker of its own
 STYLES = [
@@ -41,23 +47,23 @@ MINUS = "\N{MINUS SIGN}"  # a traceback repeats the line that failed, and must b
 MAX_ROWS = 256  # that a heat map grows with
 
 
-def curves(run: RunRecord, measure: str) -> Tensor:
+def curves(run: RunRecord, measure: str, theme: str = LIGHT) -> Tensor:
     """One measure over steps, a line for each stage."""
-    return _figure(run, 1, 1, 5.4, lambda axes: _curves(axes[0], run, measure))
+    return _figure(run, 1, 1, 5.4, lambda axes: _curves(axes[0], run, measure), theme)
 
 
-def heat_map(run: RunRecord, measure: str) -> Tensor:
+def heat_map(run: RunRecord, measure: str, theme: str = LIGHT) -> Tensor:
     """One measure by block and step."""
     height = 2.2 + 0.16 * min(max(len(run.info.blocks), 16), MAX_ROWS)
-    return _figure(run, 1, 1, height, lambda axes: _heat_map(axes[0], run, measure))
+    return _figure(run, 1, 1, height, lambda axes: _heat_map(axes[0], run, measure), theme)
 
 
-def images(run: RunRecord, measure: str) -> Tensor:
+def images(run: RunRecord, measure: str, theme: str = LIGHT) -> Tensor:
     """How one measure is distributed over blocks and steps, image by image."""
-    return _figure(run, 1, 1, 5.4, lambda axes: _images(axes[0], run, measure))
+    return _figure(run, 1, 1, 5.4, lambda axes: _images(axes[0], run, measure), theme)
 
 
-def sheet(run: RunRecord) -> Tensor:
+def sheet(run: RunRecord, theme: str = LIGHT) -> Tensor:
     """Four measures: their curves and their heat maps."""
 
     def draw(axes):
@@ -65,10 +71,10 @@ def sheet(run: RunRecord) -> Tensor:
             _curves(axes[2 * row], run, measure, legend=row == 0)
             _heat_map(axes[2 * row + 1], run, measure)
 
-    return _figure(run, len(SHEET), 2, 3.3 * len(SHEET) + 0.8, draw)
+    return _figure(run, len(SHEET), 2, 3.3 * len(SHEET) + 0.8, draw, theme)
 
 
-def compare(runs: Sequence[RunRecord]) -> Tensor:
+def compare(runs: Sequence[RunRecord], theme: str = LIGHT) -> Tensor:
     """Overlaid curves of four measures, then for each further run the difference to the first, aligned on sigma."""
     if empty := [f"record {number}" for number, run in enumerate(runs, 1) if not _measured(run)]:
         return notice(f"Nothing was measured in {' and '.join(empty)}, so there is nothing to compare.")
@@ -96,7 +102,7 @@ def compare(runs: Sequence[RunRecord]) -> Tensor:
                 _difference(axes[4 + 4 * number + position], run, first, measure, blocks)
 
     title = wrapped("  |  ".join(_setting(run) for run in runs), *TITLE)
-    return render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw)
+    return render(2 + 2 * len(others), 2, 3.1 * (2 + 2 * len(others)) + 0.9, title, draw, theme)
 
 
 def aligned(run: RunRecord, reference: RunRecord, measure: int, blocks: Sequence[str]) -> tuple[numpy.ndarray, numpy.ndarray]:
@@ -135,13 +141,17 @@ def _curves(axis, run: RunRecord, measure: str, legend: bool = True) -> None:
 
 
 def _heat_map(axis, run: RunRecord, measure: str) -> None:
-    values = _mean(run.values[MEASURES.index(measure)], axes=(2, 3)).T
+    values, label = _mean(run.values[MEASURES.index(measure)], axes=(2, 3)).T, AXES[measure]
+    if measure == ENERGY:
+        values, label = values / _largest(values), ENERGY_BY_BLOCK
     low, high = _limits(values)
-    _grid(axis, values, run.step.numpy() + 1, run.info.blocks, AXES[measure], cmap="cividis", vmin=low, vmax=high)
+    _grid(axis, values, run.step.numpy() + 1, run.info.blocks, label, cmap="cividis", vmin=low, vmax=high)
 
 
 def _difference(axis, run: RunRecord, first: RunRecord, measure: str, blocks: Sequence[str]) -> None:
     at, values = difference(run, first, MEASURES.index(measure), blocks)
+    if measure == ENERGY:
+        values = values / _largest(aligned(first, first, MEASURES.index(measure), blocks)[1].T).T
     most = max(abs(limit) for limit in _limits(values)) or 1.0
     label = wrapped(f"{measure}: {run.info.label} {MINUS} {first.info.label}", 40)
     _grid(axis, values.T, at, blocks, label, cmap="cividis", vmin=-most, vmax=most)
@@ -181,6 +191,11 @@ def _limits(values: numpy.ndarray) -> tuple[float, float]:
     return (0.0, 1.0) if not len(finite) else tuple(numpy.quantile(finite, (0.01, 0.99)))
 
 
+def _largest(energy: numpy.ndarray) -> numpy.ndarray:
+    """The largest size in each row, (block, 1): blocks differ by a thousand times, and one colour scale has to show each."""
+    return numpy.fmax.reduce(numpy.abs(energy), axis=1, keepdims=True, initial=numpy.finfo(numpy.float32).tiny)
+
+
 def _mean(values: Tensor | numpy.ndarray, axes: tuple[int, ...]) -> numpy.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -197,7 +212,7 @@ def _setting(run: RunRecord) -> str:
     return f"{name}{'; '.join(info.rules) or 'no circulation'}"
 
 
-def _figure(run: RunRecord, rows: int, columns: int, height: float, draw: Callable) -> Tensor:
+def _figure(run: RunRecord, rows: int, columns: int, height: float, draw: Callable, theme: str) -> Tensor:
     info = run.info
     cut_short = "" if info.complete else ", stopped early"
     if not _measured(run):
@@ -207,10 +222,31 @@ def _figure(run: RunRecord, rows: int, columns: int, height: float, draw: Callab
         )
     setup = f"{info.family}, {info.sampler}, {info.steps} steps{cut_short}, measured in {info.space}"
     title = "\n".join((wrapped(_setting(run), *TITLE), wrapped(setup, *TITLE)))
-    return render(rows, columns, height, title, draw)
+    return render(rows, columns, height, title, draw, theme)
 
 
-def render(rows: int, columns: int, height: float, title: str, draw: Callable) -> Tensor:
+def _recolour(figure, background: str, letters: str) -> None:
+    """What was drawn black on white. Not by matplotlib's styles, which are global: other nodes may draw meanwhile."""
+    from matplotlib.legend import Legend
+    from matplotlib.lines import Line2D
+    from matplotlib.text import Text
+
+    figure.set_facecolor(background)
+    for axis in figure.axes:
+        axis.set_facecolor(background)
+        axis.tick_params(colors=letters)
+        for spine in axis.spines.values():
+            spine.set_color(letters)
+    for text in figure.findobj(Text):
+        text.set_color(letters)
+    for legend in figure.findobj(Legend):
+        legend.get_frame().set(facecolor=background, edgecolor=letters)
+    for line in figure.findobj(Line2D):
+        if line.get_color() in BLACK:
+            line.set_color(letters)
+
+
+def render(rows: int, columns: int, height: float, title: str, draw: Callable, theme: str = LIGHT) -> Tensor:
     """(1, height, 1024, 3) in 0…1, as ComfyUI's images are."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -231,5 +267,7 @@ def render(rows: int, columns: int, height: float, title: str, draw: Callable) -
         draw(figure.subplots(rows, columns, squeeze=False).flatten())
         for text in figure.findobj(Text):
             text.set_parse_math(False)  # a label is drawn as it is written
+        if theme != LIGHT:
+            _recolour(figure, *DARK)
         canvas.draw()
     return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float().div_(255)
