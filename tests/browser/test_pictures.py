@@ -1,4 +1,4 @@
-"""The pictures of the help pages, of the README and of the template browser: screenshots of the real thing.
+"""The pictures of the help pages: screenshots of the real thing.
 
 `UPDATE_PICTURES=1 python3 -m tests tests/browser/test_pictures.py` writes those that are in the repository anew. Without it new ones
 are compared with them.
@@ -15,24 +15,11 @@ from support import front_ends
 from support.screen import Screen, small_graph
 from support.server import ROOT, front_end, started, workflow
 
-DOCS, WORKFLOWS = ROOT / "js" / "docs", ROOT / "workflows"
-# of each workflow: which nodes are on its thumbnail, and which are pictured alone
-OF_WORKFLOWS = {
-    "circulation-schedule": (
-        ["CirculationSchedule", "CirculationControl", "StabilityProbe", "KSampler"],
-        ["CirculationControl", "CirculationSchedule", "StabilityProbe", "StabilityReadout"],
-    ),
-    "baseline-vs-circulation": (["SaveImage", "StabilityReadout", "StabilityCompare"], ["StabilityCompare"]),
-    "circulation-basic": (["CirculationControl", "KSampler", "SaveImage"], []),
-    "stability-readout": (["StabilityProbe", "KSampler", "StabilityReadout"], []),
-    "circulation-sweep": (["CirculationSweep", "KSampler", "ComparisonSheet"], []),
-    "find-your-alpha": (["CirculationGrid", "SaveImage"], []),
-}
-# of those whose models are far too large to run here: which nodes are on the thumbnail, without the loaders, which miss their files
-NOT_RUN = {
-    **{f"circulation-{name}": ["CirculationControl", "KSampler", "VAEDecode"] for name in ("flux", "qwen-image", "sd3", "wan", "z-image")},
-    **{f"circulation-sweep-{family}": ["CirculationSweep", "KSampler", "ComparisonSheet"] for family in ("flux", "z-image")},
-    **{f"find-your-alpha-{family}": ["CirculationGrid", "SaveImage"] for family in ("flux", "z-image")},
+DOCS = ROOT / "js" / "docs"
+# of each workflow: the nodes that are pictured after a run of it
+AFTER_A_RUN = {
+    "circulation-schedule": ["CirculationControl", "CirculationSchedule", "StabilityProbe", "StabilityReadout"],
+    "baseline-vs-circulation": ["StabilityCompare"],
 }
 OTHERS = ["CirculationAdaptive", "CirculationSweep", "CirculationGrid", "SaveStability", "LoadStability", "ModelBlocks"]
 
@@ -58,7 +45,7 @@ def kept(png: bytes, path: Path, width: int):
     picture.thumbnail((width, width), Image.Resampling.LANCZOS)
     assert numpy.asarray(picture).std() > 8, "an empty picture"
     if os.environ.get("UPDATE_PICTURES"):
-        picture.save(path, **(dict(quality=82) if path.suffix == ".jpg" else dict(optimize=True)))
+        picture.save(path, optimize=True)
         return
     again = f"make {path.name} anew with UPDATE_PICTURES=1"
     with Image.open(path) as old:
@@ -75,25 +62,15 @@ def node(screen, name):
     return screen.page.screenshot(clip=dict(x=box["x"] - 12, y=box["y"] - 12, width=box["width"] + 24, height=box["height"] + 24))
 
 
-@pytest.mark.parametrize("name", OF_WORKFLOWS)
-def test_a_workflow_after_a_run_and_its_nodes(screen, name):
-    thumbnail, alone = OF_WORKFLOWS[name]
+@pytest.mark.parametrize("name", AFTER_A_RUN)
+def test_nodes_after_a_run(screen, name):
     screen.fresh()
     screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
     screen.load(small_graph(workflow(name), steps=10, seed=7, size=128))
     screen.queue()
     screen.finished()
-    for shown in alone:
+    for shown in AFTER_A_RUN[name]:
         kept(node(screen, shown), DOCS / f"{shown}.png", 900)
-    kept(screen.page.screenshot(clip=screen.frame(thumbnail)), WORKFLOWS / f"{name}.jpg", 1000)
-
-
-@pytest.mark.parametrize("name", NOT_RUN)
-def test_a_workflow_as_it_is_loaded(screen, name):
-    screen.fresh()
-    screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-    screen.load(workflow(name))
-    kept(screen.page.screenshot(clip=screen.frame(NOT_RUN[name])), WORKFLOWS / f"{name}.jpg", 1000)
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -77,24 +77,6 @@ class Screen:
         )  # fmt: skip
         self.settle(4)
 
-    def frame(self, types):
-        """Brings all nodes of these types on the screen, and gives the part of it where they are."""
-        clip = self.page.evaluate("""types => {
-            const { ds, canvas } = app.canvas;
-            const boxes = app.graph.nodes.filter(node => types.includes(node.type)).map(({ pos, size }) => [pos[0], pos[1] - 40, pos[0] + size[0], pos[1] + size[1]]);
-            const [left, top] = [0, 1].map(i => Math.min(...boxes.map(box => box[i])) - 30);
-            const [right, bottom] = [2, 3].map(i => Math.max(...boxes.map(box => box[i])) + 30);
-            ds.scale = Math.min(canvas.clientWidth / (right - left), canvas.clientHeight / (bottom - top));
-            ds.offset[0] = (canvas.clientWidth / ds.scale - right - left) / 2;
-            ds.offset[1] = (canvas.clientHeight / ds.scale - bottom - top) / 2;
-            app.canvas.setDirty(true, true);
-            const { left: x, top: y } = canvas.getBoundingClientRect();
-            const [width, height] = [(right - left) * ds.scale, (bottom - top) * ds.scale];
-            return { x: x + (left + ds.offset[0]) * ds.scale, y: y + (top + ds.offset[1]) * ds.scale, width, height };
-        }""", types)
-        self.settle(20)
-        return clip
-
     def snapshot(self):
         """ComfyUI takes what is on the screen as a state to come back to."""
         self.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange(); }")
