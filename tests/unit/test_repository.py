@@ -87,3 +87,67 @@ def test_the_browser_and_the_engine_agree(script, pattern, module, names):
     """Limits and names of events that are written in both languages."""
     (found,) = re.findall(pattern, (ROOT / "js" / script).read_text("utf-8"))
     assert [json.loads(value) for value in found] == [getattr(engine(module), name) for name in names]
+
+
+README = (ROOT / "README.md").read_text("utf-8")
+MOST_WORDS = 1500
+
+
+def test_the_front_page_is_short():
+    """Outside of tables and code."""
+    text = re.sub(r"```.*?```|<!--.*?-->", "", README, flags=re.DOTALL)
+    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    assert len(" ".join(lines).split()) <= MOST_WORDS
+
+
+def test_the_first_screen_shows_it_and_says_how_to_try_it():
+    """A sentence, a picture and what it is of, three steps and the templates, before any heading."""
+    first, *_ = README.removeprefix("# ").split("\n## ")
+    (picture,) = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", first)
+    assert (ROOT / picture).is_file()
+    assert re.findall(r"^\d\.", first, re.MULTILINE) == ["1.", "2.", "3."]
+    assert len(first.split()) < 200 and "Your model will differ" in first and "Browse Templates" in first
+
+
+def links(page):
+    for words, target in re.findall(r"!?\[([^\]]*)\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)):
+        if "://" not in target:
+            yield words, target
+
+
+def anchors(page):
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def git_files(*options):
+    command = ["git", "-C", str(ROOT), "ls-files", *options]
+    return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+
+
+def test_the_published_archive_holds_what_its_pages_show_and_nothing_else():
+    """Of what git has it takes what .comfyignore leaves."""
+    archive = git_files() - git_files("--cached", "--ignored", "--exclude-from=.comfyignore")
+    tops = {path.partition("/")[0] for path in archive}
+    assert tops == {
+        *("__init__.py", "nodes", "js", "locales", "workflows", "docs", "pyproject.toml", "requirements.txt", "LICENSE"),
+        *("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "EVIDENCE.md", "SECURITY.md", "demo"),
+    }
+    shown = set()
+    for page in (ROOT / path for path in archive if path.endswith(".md")):
+        pictures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", page.read_text("utf-8"))
+        base = ROOT / "js" / "docs" if "js/docs" in page.as_posix() else page.parent  # where the front end looks from, in any language
+        shown |= {(base / picture).resolve().relative_to(ROOT).as_posix() for picture in pictures}
+    assert shown <= archive
+    assert {path for path in archive if path.endswith(".png")} <= shown
+    assert {path for path in archive if path.startswith("demo/")} <= shown
+
+
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
+def test_links_of_the_pages_lead_somewhere(page):
+    for words, target in links(page):
+        path, _, anchor = target.partition("#")
+        led_to = page.parent / path if path else page
+        assert led_to.exists(), f"[{words}]({target})"
+        assert not anchor or anchor in anchors(led_to), f"[{words}]({target})"
