@@ -6,11 +6,13 @@ import folder_paths
 import numpy
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from PIL import Image, ImageDraw
 from support.host import engine, node, with_hidden
 from support.memory import peak
 
-draw, measure = engine("comparison.draw"), engine("comparison.measure")
+draw, measure, fonts = engine("comparison.draw"), engine("comparison.measure"), engine("records.fonts")
 LONG = "alpha 1.05, beta 3, one pass, start 0.2, end 0.8 on middle, output.3-5, !output.4"
 
 
@@ -171,11 +173,61 @@ def test_without_matplotlib_the_text_is_drawn_with_pillows_font(monkeypatch, tex
     def broken():
         raise RuntimeError("no data")
 
-    draw.font.cache_clear()
     monkeypatch.setattr(matplotlib, "get_data_path", broken)
     canvas, found = drawn([images(2)] * 2, ["off", LONG])
-    draw.font.cache_clear()
-    assert (canvas[:, : found.lefts[0]] < 100).any() and len(texts) > 6
+    assert found.font == "" and (canvas[:, : found.lefts[0]] < 100).any() and len(texts) > 6
+
+
+@pytest.fixture
+def chinese(tmp_path, monkeypatch):
+    """A font of this machine with two Chinese letters: a block, and half of one."""
+    from matplotlib import font_manager
+
+    def block(width):
+        pen = TTGlyphPen(None)
+        for move, place in zip((pen.moveTo, pen.lineTo, pen.lineTo, pen.lineTo), ((0, 0), (0, 900), (width, 900), (width, 0))):
+            move(place)
+        pen.closePath()
+        return pen.glyph()
+
+    made = FontBuilder(1000)
+    made.setupGlyphOrder([".notdef", "whole", "half"])
+    made.setupCharacterMap({ord("\u8f93"): "whole", ord("\u5165"): "half", **dict.fromkeys(range(32, 127), "half")})
+    made.setupGlyf({".notdef": block(100), "whole": block(900), "half": block(450)})
+    made.setupHorizontalMetrics(dict.fromkeys([".notdef", "whole", "half"], (1000, 0)))
+    made.setupHorizontalHeader(ascent=900, descent=-100)
+    made.setupNameTable({"familyName": "Chinese of the test", "styleName": "Regular"})
+    made.setupOS2()
+    made.setupPost()
+    made.save(tmp_path / "chinese.ttf")
+    monkeypatch.setattr(fonts, "FAMILIES", ("Not there", "Chinese of the test"))
+    fonts.installed.cache_clear()
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [*font_manager.fontManager.ttflist])
+    font_manager.fontManager.addfont(tmp_path / "chinese.ttf")
+    yield str(tmp_path / "chinese.ttf")
+    fonts.installed.cache_clear()
+
+
+def pictures_of(label):
+    """With a label: the sheet's labels, and the curve."""
+    batches = [images(2)] * 2
+    canvas, found = drawn(batches, ["off", label])
+    return found.font, canvas[:, : found.lefts[0]], draw.curve(measure.measured(batches, ["off", label]))
+
+
+def test_letters_that_dejavu_does_not_have_are_drawn_with_a_font_of_the_machine(chinese):
+    (font, sheet, curve), (_, other_sheet, other_curve) = pictures_of("a \u8f93\u5165"), pictures_of("a \u5165\u8f93")
+    assert font == chinese
+    assert (sheet != other_sheet).any() and (curve != other_curve).any()
+    assert pictures_of("alpha 1.2 \u00d7 \u03b2")[0].endswith("DejaVuSans.ttf")
+
+
+def test_where_no_font_has_the_letters_they_are_boxes(monkeypatch):
+    monkeypatch.setattr(fonts, "FAMILIES", ())
+    fonts.installed.cache_clear()
+    (font, sheet, curve), (_, other_sheet, other_curve) = pictures_of("a \u8f93\u5165"), pictures_of("a \u5165\u8f93")
+    fonts.installed.cache_clear()
+    assert font.endswith("DejaVuSans.ttf") and (sheet == other_sheet).all() and (curve == other_curve).all()
 
 
 # --- the curve

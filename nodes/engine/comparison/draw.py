@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,6 +10,7 @@ import numpy
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 from torch import Tensor
 
+from ..records import fonts
 from ..records.notice import notice
 from ..records.plots import STYLES, render
 from ..text import printable, wrapped
@@ -42,6 +42,7 @@ class Options:
 class Layout:
     """Where everything is, in pixels of the sheet."""
 
+    font: str  # its file; empty for Pillow's own
     text: int  # its height
     labels: tuple[tuple[str, ...], ...]  # the lines of each setting's label, and of the note below it
     notes: tuple[tuple[str, ...], ...]
@@ -62,7 +63,7 @@ def layout(batches: Sequence[Tensor], labels: Sequence[str], notes: Sequence[str
     """With cells as large as `options` says, or smaller where the sheet would be larger than 4096. Raises ValueError where it cannot be."""
     sizes = [tuple(batch.shape[2:0:-1]) for batch in batches]
     columns = max(map(len, batches))
-    at = partial(_layout, sizes, columns, labels, notes, options.difference)
+    at = partial(_layout, _font_of("".join(labels)), sizes, columns, labels, notes, options.difference)
     found = at(options.cell)
     if _fits(found):
         return found
@@ -88,7 +89,7 @@ def sheet(batches: Sequence[Tensor], order: Sequence[int], found: Layout, option
     """The images of batches (number, height, width, channels), columns in the order of their places, by the layout of `layout`."""
     canvas = Image.new("RGB", (found.width, found.height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
-    letters = font(found.text)
+    letters = font(found.font, found.text)
     for left, place in zip(found.lefts, order):
         draw.text((left + found.cell[0] // 2, found.tops[0] - found.gap), str(place + 1), INK, letters, anchor="ms")
     baseline = [scaled(batches[0], place, found.scale) for place in order]
@@ -132,19 +133,23 @@ def outline(difference: Image.Image, threshold: float, width: int) -> Image.Imag
 
 
 @cache
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which comes with matplotlib, else what comes with Pillow."""
+def font(file: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.truetype(file, size) if file else ImageFont.load_default(size)
+
+
+def _font_of(text: str) -> str:
+    """A file with the letters of a text; empty, which stands for what comes with Pillow, where there is none."""
     try:
-        import matplotlib
-
-        return ImageFont.truetype(os.path.join(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+        file = fonts.file_of(text)
+        font(file, LETTERS)
+        return file
     except Exception:  # whatever a broken installation raises
-        return ImageFont.load_default(size)
+        return ""
 
 
-def lines_of(text: str, width: float, size: int) -> tuple[str, ...]:
+def lines_of(text: str, width: float, size: int, file: str) -> tuple[str, ...]:
     """A text in lines of at most so many pixels: at its own ends of lines, at spaces where it can be, else within words."""
-    length = font(size).getlength
+    length = font(file, size).getlength
     lines: list[str] = []
     for paragraph in text[:LABEL].splitlines():
         line = ""
@@ -192,24 +197,26 @@ def _short(label: str) -> str:
     return wrapped(label, 36, 2)
 
 
-def _layout(sizes, columns: int, labels: Sequence[str], notes: Sequence[str], difference: bool, scale: int) -> Layout:
+def _layout(file: str, sizes, columns: int, labels: Sequence[str], notes: Sequence[str], difference: bool, scale: int) -> Layout:
     """With the narrowest column in which no label is higher than a cell; where there is none, the one that makes the smallest sheet."""
     tried = []
     for width in WIDTHS:
-        tried.append(_with_labels(width, sizes, columns, labels, notes, difference, scale))
+        tried.append(_with_labels(width, file, sizes, columns, labels, notes, difference, scale))
         if max(below - top for top, below in zip(tried[-1].tops, tried[-1].below)) <= tried[-1].cell[1] + tried[-1].gap:
             return tried[-1]
     return min(tried, key=lambda found: max(found.width, found.height))
 
 
-def _with_labels(width: int, sizes, columns: int, labels: Sequence[str], notes: Sequence[str], difference: bool, scale: int) -> Layout:
+def _with_labels(
+    width: int, file: str, sizes, columns: int, labels: Sequence[str], notes: Sequence[str], difference: bool, scale: int
+) -> Layout:
     boxes = [_scaled(size, scale) for size in sizes]
     cell = max(width for width, _ in boxes), max(height for _, height in boxes)
     gap = _gap(scale)
     images = columns * (cell[0] + gap)
     text = max(LETTERS, round(LEGIBLE * images / (1 - LEGIBLE * (width + 1))))
     first = (width + 1) * text
-    inside = partial(lines_of, width=width * text, size=text)
+    inside = partial(lines_of, width=width * text, size=text, file=file)
     texts = tuple(inside(label) for label in labels), tuple(_joined(note, inside) for note in notes)
     top = round(LINE * text) + gap
     tops, below = [], []
@@ -220,7 +227,7 @@ def _with_labels(width: int, sizes, columns: int, labels: Sequence[str], notes: 
         if difference and row:
             top += max(cell[1], _height(1, text)) + gap
     lefts = tuple(first + column * (cell[0] + gap) for column in range(columns))
-    return Layout(text, *texts, cell, scale, lefts, tuple(tops), tuple(below), first + images, top)
+    return Layout(file, text, *texts, cell, scale, lefts, tuple(tops), tuple(below), first + images, top)
 
 
 def _fits(found: Layout) -> bool:
@@ -262,7 +269,7 @@ def _text(draw: ImageDraw.ImageDraw, found: Layout, top: int, label: Sequence[st
     y = top + max(0, found.cell[1] - height) // 2
     for number, line in enumerate((*label, *note)):
         ink = INK if number < len(label) else NOTE
-        draw.text((found.text // 2 + 2, y + _height(number, found.text)), line, ink, font(found.text))
+        draw.text((found.text // 2 + 2, y + _height(number, found.text)), line, ink, font(found.font, found.text))
 
 
 def _place(canvas: Image.Image, image: Image.Image | None, left: int, top: int, cell: tuple[int, int]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..choices import LIGHT, MEASURES
 from ..text import shown, wrapped
+from . import fonts
 from .notice import notice
 from .record import RunRecord
 from .steps import places
@@ -269,5 +270,7 @@ def render(rows: int, columns: int, height: float, title: str, draw: Callable, t
             text.set_parse_math(False)  # a label is drawn as it is written
         if theme != LIGHT:
             _recolour(figure, *DARK)
+            if not text.get_text().isascii():
+                text.set_fontfamily(["sans-serif", *fonts.installed()])
         canvas.draw()
     return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float().div_(255)
