@@ -268,9 +268,9 @@ def render(rows: int, columns: int, height: float, title: str, draw: Callable, t
         draw(figure.subplots(rows, columns, squeeze=False).flatten())
         for text in figure.findobj(Text):
             text.set_parse_math(False)  # a label is drawn as it is written
-        if theme != LIGHT:
-            _recolour(figure, *DARK)
             if not text.get_text().isascii():
                 text.set_fontfamily(["sans-serif", *fonts.installed()])
+        if theme != LIGHT:
+            _recolour(figure, *DARK)
         canvas.draw()
     return torch.from_numpy(numpy.asarray(canvas.buffer_rgba())[None, ..., :3].copy()).float().div_(255)
