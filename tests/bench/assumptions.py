@@ -113,8 +113,8 @@ class Method:
 
 ONE_PASS = {PADDED: 12, UNPADDED: 7, FUSED: 1}
 METHODS = (
-    Method("paper, beta 3", True, {PADDED: 18, UNPADDED: 13}),
-    Method("adaptive", True, {PADDED: 25, UNPADDED: 19}, eta=True),
+    Method("paper, beta 3", True, {PADDED: 22, UNPADDED: 18}),
+    Method("adaptive", True, {PADDED: 30, UNPADDED: 24}, eta=True),
     Method("one pass", False, ONE_PASS),
     Method("one pass, padded", False, ONE_PASS, PADDED),
     Method("one pass, unpadded", False, ONE_PASS, UNPADDED),
