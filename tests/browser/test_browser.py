@@ -98,6 +98,7 @@ def test_help_pages_and_translations_are_served(server, page):
     for id, title in (("CirculationControl", "Circulation"), ("StabilityProbe", "Stability Probe")):
         docs = "/extensions/attention-circulation/docs"
         assert server.get_bytes(f"{docs}/{id}.md").decode().startswith(f"# {title}\n")
+        assert server.get_bytes(f"{docs}/{id}/ja.md").startswith(b"# ")
         assert server.get_bytes(f"{docs}/{id}.png").startswith(b"\x89PNG")
     assert server.get("/i18n")["ja"]["nodeDefs"]["StabilityProbe"]["inputs"]["label"]["name"] == "ラベル"
     sheet = "/extensions/attention-circulation/circulation.css"

@@ -75,6 +75,24 @@ def test_a_node_has_a_help_page(id):
 
 def test_every_help_page_is_a_nodes():
     assert {page.stem for page in (ROOT / "js" / "docs").glob("*.md")} == set(NODES)
+    assert {page.parent.name for page in (ROOT / "js" / "docs").glob("*/*.md")} == set(NODES)
+
+
+def built(page):
+    """What a translation has in common with its page: its headings, the first cells of its tables, its pictures and what is typed."""
+    headings = re.findall(r"^#+(?= )", page, re.MULTILINE)
+    rows = [re.findall(r"`[^`]+`", first) for first in re.findall(r"^\| (.+?) \|", page, re.MULTILINE)]
+    return headings, rows, re.findall(r"\]\([^)]+\)", page), {word for word in re.findall(r"`([^`]+)`", page)}, page.count("\n* **")
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+@pytest.mark.parametrize("id", NODES)
+def test_a_help_page_has_the_same_parts_in_other_languages(id, language):
+    """The front end looks for docs/NODE/LANGUAGE.md first."""
+    page = (ROOT / "js" / "docs" / id / f"{language}.md").read_text("utf-8")
+    assert built(page) == built((ROOT / "js" / "docs" / f"{id}.md").read_text("utf-8"))
+    names = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
+    assert page.startswith(f"# {names[id]['display_name']}\n")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
