@@ -82,7 +82,7 @@ def built(page):
     """What a translation has in common with its page: its headings, the first cells of its tables, its pictures and what is typed."""
     headings = re.findall(r"^#+(?= )", page, re.MULTILINE)
     rows = [re.findall(r"`[^`]+`", first) for first in re.findall(r"^\| (.+?) \|", page, re.MULTILINE)]
-    return headings, rows, re.findall(r"\]\([^)]+\)", page), {word for word in re.findall(r"`([^`]+)`", page)}, page.count("\n* **")
+    return headings, rows, re.findall(r"\]\([^)]+\)", page), set(re.findall(r"`([^`]+)`", page)), page.count("\n* **")
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
@@ -91,6 +91,8 @@ def test_a_help_page_has_the_same_parts_in_other_languages(id, language):
     """The front end looks for docs/NODE/LANGUAGE.md first."""
     page = (ROOT / "js" / "docs" / id / f"{language}.md").read_text("utf-8")
     assert built(page) == built((ROOT / "js" / "docs" / f"{id}.md").read_text("utf-8"))
+    # after such a mark bold text ends only where a space follows
+    assert not re.search(r"\*\*[^*\n]+[）」”。]\*\*[^\s、。，；：（|]", page)
     names = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8"))
     assert page.startswith(f"# {names[id]['display_name']}\n")
 
