@@ -57,6 +57,8 @@ FIRST = {
     ],
     "ComparisonSheet": ["labels", "cell", "frame_changes"],
     "StabilityProbe": ["label"],
+    "StabilityReadout": ["plot", "measure", "run"],
+    "StabilityCompare": [],
 }
 CHANGE_SAMPLING = {"CirculationControl", "CirculationAdaptive", "CirculationSweep", "CirculationGrid"}
 
