@@ -6,8 +6,8 @@ import torch
 from comfy_api.latest import io
 
 from .circulation import patched, scope_inputs, where_inputs
-from .engine.choices import BOTH, IMAGE_TOKENS, PAPER, VALUE_SPACE, check_number
-from .engine.comfy.grid import SAMPLERS, SCHEDULERS, expanded, progress
+from .engine.choices import BOTH, IMAGE_TOKENS, PAPER, VALUE_SPACE, check_number, check_word
+from .engine.comfy.grid import SAMPLERS, SCHEDULERS, check_link, expanded, progress
 from .engine.comfy.pictures import preview
 from .engine.comparison.draw import scaled
 from .engine.comparison.settings import OFF, check, settings
@@ -95,7 +95,7 @@ class CirculationSweep(io.ComfyNode):
 
 
 MOST_SEEDS = 64
-SEEDS = 2**64  # that KSampler takes
+SEEDS, MOST_STEPS, MOST_CFG = 2**64, 10000, 100.0  # that KSampler takes
 SHEET_OPTIONS = ("clip_vision", "cell", "frame_changes", "sort_columns", "difference_row", "threshold")
 THUMBNAIL = 256  # pixels of the longer side of a cell's picture while the grid is being made
 
@@ -147,9 +147,9 @@ class CirculationGrid(io.ComfyNode):
                 io.Int.Input(
                     "seeds", default=3, min=1, max=MOST_SEEDS, tooltip="How many seeds: seed, seed + 1 and so on, a column for each."
                 ),
-                io.Int.Input("steps", default=20, min=1, max=10000, tooltip="Sampling steps of each cell."),
+                io.Int.Input("steps", default=20, min=1, max=MOST_STEPS, tooltip="Sampling steps of each cell."),
                 io.Float.Input(
-                    "cfg", default=8.0, min=0.0, max=100.0, step=0.1, round=0.01, tooltip="Classifier-free guidance, as in KSampler."
+                    "cfg", default=8.0, min=0.0, max=MOST_CFG, step=0.1, round=0.01, tooltip="Classifier-free guidance, as in KSampler."
                 ),
                 io.Combo.Input(
                     "sampler_name", options=SAMPLERS, default="euler", tooltip="The algorithm, as in KSampler."
@@ -185,7 +185,15 @@ class CirculationGrid(io.ComfyNode):
         start_percent: float = 0.0, end_percent: float = 1.0, blocks: str = "all", method: str = PAPER, branches: str = BOTH,
         rescale: str = VALUE_SPACE, schedule=None, tokens: str = IMAGE_TOKENS, baseline: bool = True, **sheet_options,
     ) -> io.NodeOutput:  # fmt: skip
+        for name, link in dict(model=model, positive=positive, negative=negative, latent=latent, vae=vae).items():
+            check_link(name, link)
+        check_number("seed", seed, 0, SEEDS - 1, whole=True)
         check_number("seeds", seeds, 1, MOST_SEEDS, whole=True)
+        check_number("steps", steps, 1, MOST_STEPS, whole=True)
+        check_number("cfg", cfg, 0, MOST_CFG)
+        check_number("denoise", denoise, 0, 1)
+        check_word("sampler_name", sampler_name, tuple(SAMPLERS))
+        check_word("scheduler", scheduler, tuple(SCHEDULERS))
         where = dict(start_percent=start_percent, end_percent=end_percent, blocks=blocks, branches=branches, rescale=rescale, tokens=tokens)
         if schedule is not None:
             where["schedule"] = schedule

@@ -150,3 +150,24 @@ def test_a_search_for_what_others_call_it_finds_it(id):
     if aliases is None:
         pytest.skip("this ComfyUI has no search aliases")
     assert {"xy plot", "compare", "grid", "sweep", "circulation"} <= set(aliases)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"positive": 0.3}, "positive is 0.3 and must be a link"),
+        ({"vae": "a name"}, "vae is 'a name' and must be a link"),
+        ({"seed": "1"}, "seed is '1'"),
+        ({"seeds": 65}, "seeds is 65"),
+        ({"steps": 2.5}, "steps is 2.5"),
+        ({"cfg": float("nan")}, "cfg is nan"),
+        ({"denoise": "all"}, "denoise is 'all'"),
+        ({"sampler_name": "x"}, "sampler_name is 'x' and must be one of: euler"),
+        ({"scheduler": ["normal"]}, "scheduler is "),
+    ],
+)
+def test_a_grid_refuses_what_a_link_brings_before_anything_is_sampled(wrong, words):
+    links = {name: ["1", place] for place, name in enumerate(("model", "positive", "negative", "latent", "vae"))}
+    values = dict(alpha="1.05", beta="3", seed=0, seeds=1, steps=1, cfg=1.0, sampler_name="euler", scheduler="normal", denoise=1.0)
+    with pytest.raises(ValueError, match=words):
+        node("CirculationGrid").execute(**{**links, **values, **wrong})

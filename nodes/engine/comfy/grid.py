@@ -9,14 +9,21 @@ from typing import Any
 
 import comfy.samplers
 from comfy.utils import ProgressBar
-from comfy_execution.graph_utils import GraphBuilder
+from comfy_execution.graph_utils import GraphBuilder, is_link
 
+from ..text import got
 from .prompt import executing, node_of_graph
 
 SAMPLERS, SCHEDULERS = comfy.samplers.KSampler.SAMPLERS, comfy.samplers.KSampler.SCHEDULERS
 
 Link = list  # [id of a node, number of its output]
 Inputs = Mapping[str, Any]
+
+
+def check_link(name: str, link: object) -> None:
+    """Raise ValueError that names the input if it is a value and no link."""
+    if not is_link(link):
+        raise ValueError(f"{name} is {got(link)} and must be a link to another node.")
 
 
 def expanded(
