@@ -116,7 +116,7 @@ class CirculationControl(io.ComfyNode):
         return node_schema(
             node_id="CirculationControl",
             display_name="Circulation",
-            description="Trades fidelity against diversity by scaling the circulation (the skew part) of self-attention.",
+            description="Scales the circulation (the skew part) of self-attention: the paper's way to balance fidelity and diversity.",
             search_aliases=["skew attention", "Hopfield", "diversity", "fidelity", "coherence", "attention decomposition"],
             not_idempotent=True,  # ComfyUI would otherwise run only one of two like nodes, and only that one would hear of its runs
             inputs=[*_strength_inputs(alpha=1.05, beta=3.0), *scope_inputs()],
