@@ -5,6 +5,7 @@
 // Drawn as SVG, which stays sharp at any zoom.
 
 import { colour, holdPresses, html, onceAFrame, svg, theme } from "./theme.js";
+import { say } from "./words.js";
 
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
 const DASHES = ["", "6 3", "2 3", "8 3 2 3", "1 3", "10 4", "4 2 1 2", "3 6"];
@@ -22,7 +23,7 @@ export class Chart {
         this.data = null;
         this.measure = 0;
         this.at = null; // the point under the pointer or the arrow keys
-        this.choice = html("select", { "aria-label": "Measure" });
+        this.choice = html("select", { "aria-label": say("measure") });
         this.choice.addEventListener("change", () => {
             this.measure = this.choice.selectedIndex;
             remember(this.choice.value);
@@ -85,13 +86,13 @@ export class Chart {
         const lines = this.lines;
         const colours = theme().lines;
         if (!shown) {
-            this.legend.replaceChildren("Nothing measured yet.");
+            this.legend.replaceChildren(say("nothingMeasured"));
         } else {
             const entries = lines.map(([stage, values], i) => {
                 const sample = svg("svg", { width: 18, height: 8, "aria-hidden": "true" }, stroke(`M0 4H18`, i, colours));
                 return html("span", {}, sample, ` ${stage} ${number(values[this.at ?? values.length - 1])}`);
             });
-            this.legend.replaceChildren(html("span", {}, `step ${shown.step} of ${this.data.steps}`), ...entries);
+            this.legend.replaceChildren(html("span", {}, say("step", { step: shown.step, steps: this.data.steps })), ...entries);
         }
         if (this.at === null) return this.mark.setAttribute("visibility", "hidden");
         const x = this.scale.x(this.points[this.at].step);
@@ -123,9 +124,10 @@ export class Chart {
     }
 
     words() {
-        if (!this.points.length) return "Stability chart. Nothing measured yet.";
-        const ends = this.lines.map(([stage, values]) => `${stage} from ${number(values[0])} to ${number(values.at(-1))}`);
-        return `${this.data.measures[this.measure]} over ${this.points.length} steps: ${ends.join(", ")}. Arrow keys read the values, S saves the chart, C copies its table.`;
+        if (!this.points.length) return `${say("chart")}. ${say("nothingMeasured")}`;
+        const ends = this.lines.map(([stage, values]) => say("chartRange", { stage, first: number(values[0]), last: number(values.at(-1)) }));
+        const whole = say("overSteps", { measure: this.data.measures[this.measure], count: this.points.length });
+        return `${whole}: ${ends.join(", ")}. ${say("chartKeys")}`;
     }
 
     csv() {
@@ -233,6 +235,6 @@ function ticks(low, high, count) {
 }
 
 function number(value) {
-    if (value === null || value === undefined) return "none";
+    if (value === null || value === undefined) return say("none");
     return String(Math.abs(value) >= 1e5 || (value && Math.abs(value) < 1e-3) ? value.toExponential(1) : Number(value.toPrecision(4))).replace("-", "−");
 }

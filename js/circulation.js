@@ -6,10 +6,14 @@ import { Chart } from "./chart.js";
 import { Painter } from "./painter.js";
 import { keep, kept, listen, results } from "./results.js";
 import { Sheet } from "./sheet.js";
+import { Status } from "./status.js";
 import { colour, html, theme } from "./theme.js";
+import { learn, say } from "./words.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
 const MARGIN = 5; // around our elements, on the canvas
+const STATUS = 38; // least height of a line about a run
+const PADDING = 6; // in that line, above and below together, as in the style sheet
 
 // Milliseconds for which the front end has no event.
 const PALETTE_SET = 100; // after the event of a new palette, till its CSS variables have their values
@@ -25,9 +29,16 @@ const widgets = {
     CirculationSchedule: addPainter,
     ComparisonSheet: addSheet,
     CirculationGrid: addSheet,
+    StabilityCompare: addNothing,
+    SaveStability: addNothing,
+    LoadStability: addNothing,
+    ModelBlocks: addNothing,
 };
 
-const views = new WeakMap(); // node → its view: {element, redraw(), shows?, show(result)?, chart?}; `shows` names what it shows of a result
+const views = new WeakMap(); // node → its view: {element?, redraw(), shows?, show(result)?, chart?, problem?}; `shows` names what it shows of a result
+const notes = new WeakMap(); // node → the widget that its error got, where it has no other element of ours
+const heights = new WeakMap(); // element → how high its error is
+const grown = new WeakMap(); // node → the height that it had before its error, and that it got
 const filled = new WeakSet(); // the nodes that show a result
 let adoptionTimer = null;
 
@@ -37,21 +48,22 @@ function addChart(node) {
     const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands);
     // below the readout's chart comes its figure, which gets the room
     addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
+    chart.element.addEventListener("contextmenu", (event) => {
+        const commands = chartCommands(node, chart);
+        if (!commands.length) return;
+        event.preventDefault();
+        event.stopPropagation();
+        new LiteGraph.ContextMenu(commands, { event });
+    });
     const show = (result) => chart.show(result.chart, node.properties[MEASURE]);
     return { chart, element: chart.element, shows: "chart", show, redraw: () => chart.draw() };
 }
 
 /** @param {GraphNode} node */
 function addStatus(node) {
-    const line = html("span", { role: "status" }, "Not run yet.");
-    const element = html("div", { class: "circulation status" }, line);
-    addWidget(node, "status", element, 38, true);
-    const redraw = () => colour(element, theme());
-    redraw();
-    const show = ({ text }) => {
-        line.textContent = element.title = text;
-    };
-    return { element, shows: "text", show, redraw };
+    const status = new Status();
+    addWidget(node, "status", status.element, STATUS, true);
+    return { element: status.element, shows: "text", show: (result) => status.show(result), redraw: () => status.draw() };
 }
 
 /** @param {GraphNode} node */
@@ -98,6 +110,11 @@ function saidOfGrid({ comparison, sampled, text }) {
     return `${comparison.labels.length} settings, ${images}, ${sampled} sampled in this run. ${text && `The last: ${text}`}`;
 }
 
+/** Of a node that says nothing unless something went wrong. */
+function addNothing() {
+    return { redraw() {} };
+}
+
 /**
  * The least height is the element's, in pixels, as in the style sheet. Without `fixed` it grows with its node.
  * @param {GraphNode} node
@@ -105,7 +122,7 @@ function saidOfGrid({ comparison, sampled, text }) {
 function addWidget(node, name, element, least, fixed = false) {
     const options = {
         margin: MARGIN,
-        getMinHeight: () => least + 2 * MARGIN,
+        getMinHeight: () => (heights.get(element) ?? least) + 2 * MARGIN,
         hideOnZoom: false,
         hideInPanel: true, // the side panel would take the element away from the node
         serialize: false, // not in the prompt
@@ -118,9 +135,10 @@ function addWidget(node, name, element, least, fixed = false) {
         element.classList.add("widget-expands"); // in Nodes 2.0 of older front ends
     } else {
         widget.computeLayoutSize = undefined;
-        widget.computeSize = (width) => [width ?? 0, least + 2 * MARGIN];
+        widget.computeSize = (width) => [width ?? 0, options.getMinHeight()];
     }
     passOn(element);
+    return widget;
 }
 
 /** On the classic canvas: what the wheel and the middle button do there, they do over the element too. Nodes 2.0 sees to it itself. */
@@ -154,9 +172,58 @@ function show(id, result) {
 
 function fill(node, result) {
     const view = views.get(node);
-    if (!view?.show || !(view.shows in result)) return;
+    if (!view) return;
+    complain(node, view, result.error);
+    if (!(view.shows in result)) return;
     view.show(result);
     filled.add(node);
+}
+
+/** Shows what went wrong on the node itself: newer front ends say only that it failed. Without an error it takes it away. */
+function complain(node, view, error) {
+    if (!error) {
+        view.problem?.remove();
+        view.problem = null;
+        heights.delete(view.element);
+        view.element?.style.removeProperty("min-height");
+        if (notes.has(node)) {
+            node.removeWidget(notes.get(node));
+            notes.delete(node);
+            view.element = null;
+        }
+        return giveBack(node);
+    }
+    if (!view.element) {
+        view.element = html("div", { class: "circulation status" });
+        view.redraw = () => view.element && colour(view.element, theme());
+        view.redraw();
+        notes.set(node, addWidget(node, "status", view.element, STATUS, true));
+    }
+    if (!view.problem) {
+        view.problem = html("div", { class: "problem", role: "alert" });
+        view.element.prepend(view.problem);
+        new ResizeObserver(() => makeRoom(node, view)).observe(view.problem);
+    }
+    view.problem.textContent = view.problem.title = error;
+}
+
+/** So that all of a message can be read on a node that has nothing else to make smaller. */
+function makeRoom(node, { element, problem }) {
+    if (!problem || !element.matches(".status")) return;
+    heights.set(element, Math.max(STATUS, problem.offsetHeight + PADDING));
+    element.style.minHeight = `${heights.get(element)}px`; // for Nodes 2.0
+    if (LiteGraph.vueNodesMode) return;
+    giveBack(node); // the text has become shorter, or got more width
+    const [width, from] = node.size;
+    const to = Math.max(from, node.computeSize()[1]);
+    grown.set(node, { from, to });
+    if (to > from) node.setSize([width, to]);
+}
+
+function giveBack(node) {
+    const { from, to } = grown.get(node) ?? {};
+    grown.delete(node);
+    if (from < to && node.size[1] === to) node.setSize([node.size[0], from]);
 }
 
 /** A node that was put into a subgraph is another one there, under the same number: it takes its result along. */
@@ -189,6 +256,14 @@ function redraw() {
     for (const [, node] of everyNode()) views.get(node)?.redraw();
 }
 
+function chartCommands(node, chart) {
+    if (!chart?.points.length) return [];
+    return [
+        { content: say("saveChart"), callback: () => savePicture(node, chart) },
+        { content: say("copyChart"), callback: () => copyTable(node, chart) },
+    ];
+}
+
 async function savePicture(node, chart) {
     download(await chart.png(), node, "png");
 }
@@ -206,11 +281,14 @@ function download(blob, node, ending) {
 }
 
 app.registerExtension({
-    name: "Circulation",
+    name: "circulation.panels",
+
+    init: learn,
 
     setup() {
         document.head.append(html("link", { rel: "stylesheet", href: new URL("circulation.css", import.meta.url) }));
-        listen(show);
+        const reports = (id) => [...everyNode()].some(([nodeId, node]) => nodeId === id && views.get(node)?.shows === "text");
+        listen(show, (type) => type in widgets, reports);
         app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(redraw, PALETTE_SET));
     },
 
@@ -232,16 +310,15 @@ app.registerExtension({
         for (const [, node] of everyNode()) {
             const id = node.graph === app.rootGraph ? String(node.id) : `${node.graph.id}:${node.id}`;
             const result = kept(outputs[id]);
-            if (result) fill(node, result);
+            if (!result) continue;
+            fill(node, result);
+            for (const [nodeId, probe] of everyNode()) {
+                if (nodeId === result.chart?.probe && !filled.has(probe)) fill(probe, result);
+            }
         }
     },
 
     getNodeMenuItems(node) {
-        const chart = views.get(node)?.chart;
-        if (!chart?.points.length) return [];
-        return [
-            { content: "Save chart as PNG", callback: () => savePicture(node, chart) },
-            { content: "Copy chart as CSV", callback: () => copyTable(node, chart) },
-        ];
+        return chartCommands(node, views.get(node)?.chart);
     },
 });

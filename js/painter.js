@@ -5,12 +5,13 @@
 // factor on (alpha − 1), from 0 to 2. While a stroke goes on, cells are drawn only; when it ends, the text is written.
 
 import { colour, holdPresses, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
+import { say } from "./words.js";
+
+/** @typedef {import("./words.js").Key} Key */
 
 const MOST = { rows: 32, columns: 64, factor: 2 }; // as in nodes/engine/rules/schedule.py
 const BRUSHES = [0, 0.5, 1, 1.5, 2];
 const FRAME = { left: 14, top: 14, right: 2, bottom: 16 }; // the bars at the left and top paint whole rows and columns
-const HELP = "Drag paints, Shift erases; bars paint rows and columns";
-const KEYS = "Arrow keys move, Space paints, Delete erases, 0 to 4 choose the brush, R, C and A paint the row, the column or all.";
 
 // what a preset makes of a cell whose middle lies at a depth and a time, both from 0 to 1
 const PRESETS = {
@@ -34,23 +35,23 @@ export class Painter {
         this.stroke = null; // the value that is being painted
         this.brushes = BRUSHES.map((value, i) => this.button(String(value), () => this.choose(i)));
         for (const button of this.brushes) button.setAttribute("role", "radio");
-        this.preset = html("select", { "aria-label": "Fill the grid" }, html("option", { value: "" }, "fill…"));
-        this.preset.append(...Object.keys(PRESETS).map((name) => html("option", {}, name)));
+        this.preset = html("select", { "aria-label": say("fillTheGrid") }, html("option", { value: "" }, say("fill")));
+        this.preset.append(...Object.keys(PRESETS).map((/** @type {Key} */ name) => html("option", { value: name }, say(name))));
         this.preset.addEventListener("change", () => this.fill(PRESETS[this.preset.value]));
-        this.size = ["rows", "columns"].map((name) => {
-            const input = html("input", { type: "number", min: 1, max: MOST[name], "aria-label": name, title: name });
+        this.size = ["rows", "columns"].map((/** @type {Key} */ name) => {
+            const input = html("input", { type: "number", min: 1, max: MOST[name], "aria-label": say(name), title: say(name) });
             input.addEventListener("change", () => this.resize());
             return input;
         });
         this.note = html("div", { class: "note", role: "status" });
-        this.canvas = svg("svg", { tabindex: "0", role: "application", "aria-label": `Strength over depth and time. ${KEYS}` });
+        this.canvas = svg("svg", { tabindex: "0", role: "application", "aria-label": `${say("painter")} ${say("painterKeys")}` });
         this.element = html(
             "div",
             { class: "circulation painter" },
             html(
                 "div",
                 { class: "head" },
-                html("span", { role: "radiogroup", "aria-label": "Brush" }, ...this.brushes),
+                html("span", { role: "radiogroup", "aria-label": say("brush") }, ...this.brushes),
                 this.preset,
                 html("span", {}, this.size[0], " × ", this.size[1]),
             ),
@@ -142,7 +143,7 @@ export class Painter {
             label.style.font = "10px sans-serif";
             return label;
         };
-        this.canvas.append(words("start", FRAME.left, "start"), words("end of sampling", width - FRAME.right, "end"));
+        this.canvas.append(words(say("start"), FRAME.left, "start"), words(say("end"), width - FRAME.right, "end"));
         this.outline = this.canvas.appendChild(svg("rect", { fill: "none", stroke: colours.text, "stroke-width": 2, visibility: "hidden" }));
         this.hover(this.cursor);
     }
@@ -273,14 +274,14 @@ export class Painter {
     }
 
     words() {
-        if (this.linked()) return "The grid comes through a link.";
-        if (!this.grid) return "The text of this node is no grid. Fill it to start anew.";
-        if (!this.cursor) return HELP;
+        if (this.linked()) return say("linked");
+        if (!this.grid) return say("noGrid");
+        if (!this.cursor) return say("painterHelp");
         const [row, column] = this.cursor;
-        const part = (at, of) => `${Math.round((100 * at) / of)}–${Math.round((100 * (at + 1)) / of)} %`;
+        const part = (at, of) => ({ from: Math.round((100 * at) / of), to: Math.round((100 * (at + 1)) / of) });
         const where = [
-            row < 0 ? "all depths" : `depth ${part(row, this.grid.length)}`,
-            column < 0 ? "all of sampling" : `sampling ${part(column, this.grid[0].length)}`,
+            row < 0 ? say("allDepths") : say("depth", part(row, this.grid.length)),
+            column < 0 ? say("allTimes") : say("time", part(column, this.grid[0].length)),
         ];
         return `${where.join(", ")}${row < 0 || column < 0 ? "" : `: ${round(this.grid[row][column])}`}`;
     }

@@ -4,6 +4,7 @@
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
+import { say } from "./words.js";
 
 const PREFIX = "circulation:";
 const MOST_POINTS = 512; // of a chart; from there on every second is dropped
@@ -13,8 +14,14 @@ const WRITE_EVERY = 500; // milliseconds: a run sends a point for each step, and
 const unwritten = new Map(); // key → result, not yet in the tab's storage
 let timer = null;
 
-/** Listens to the server. `changed(node, result)` is called with each new result of the graph on the screen. */
-export function listen(changed) {
+/**
+ * Listens to the server.
+ * @param {(node: string, result: object) => void} changed is called with each new result of the graph on the screen
+ * @param {(type: string) => boolean} ours says whether nodes of this type are ours
+ * @param {(node: string) => boolean} reports says whether this node of the graph on the screen says what came of a run
+ */
+export function listen(changed, ours, reports) {
+    let cached = { prompt_id: null, nodes: [] };
     const graphs = { prompt: null, graph: null }; // of the prompt that was heard of last; or a promise of its graph
     const receive = (graph, node, update) => {
         const key = `${graph}/${node}`;
@@ -29,15 +36,47 @@ export function listen(changed) {
             if (graphs.prompt !== detail.prompt) Object.assign(graphs, { prompt: detail.prompt, graph });
             receive(graph, detail.node, (old) => update(old, detail));
         });
+    const graphWith = async (prompt) => {
+        if (graphs.prompt !== prompt) Object.assign(graphs, { prompt, graph: graphOf(prompt) });
+        return graphs.graph; // later also where it is known: what comes first is received first
+    };
+    const fail = async ({ node_type: type, node_id: node, prompt_id: prompt }, error) => {
+        if (ours(type)) receive(await graphWith(prompt), node, (old) => ({ ...old, error }));
+    };
     // the names and contents of these events are set in nodes/engine/comfy/events.py
     subscribe("circulation.stability", withPoint);
-    subscribe("circulation.status", (old, { prompt, text }) => ({ ...of(prompt, old), text, sampled: of(prompt, old).sampled + 1 }));
+    subscribe("circulation.status", (old, { prompt, text, blocks }) => ({ ...of(prompt, old), text, blocks, sampled: of(prompt, old).sampled + 1 }));
+    api.addEventListener("circulation.refused", ({ detail: { graph: named, nodes } }) => {
+        const graph = named ?? app.rootGraph.id;
+        for (const [node, { error }] of results(graph)) {
+            if (error) receive(graph, node, withoutError); // of the prompt before
+        }
+        for (const [node, error] of Object.entries(nodes)) receive(graph, node, (old) => ({ ...old, error }));
+    });
+    api.addEventListener("executing", ({ detail: node }) => {
+        const graph = app.rootGraph.id;
+        if (node && read(`${graph}/${node}`)?.error) receive(graph, node, withoutError);
+    });
     api.addEventListener("executed", async ({ detail: { output, prompt_id: prompt, node, display_node } }) => {
         const [cells, result] = [output?.cell, kept(output)];
         if (!cells && !result) return;
-        if (graphs.prompt !== prompt) Object.assign(graphs, { prompt, graph: graphOf(prompt) });
-        const graph = await graphs.graph; // also where it is known: what comes first is received first
-        receive(graph, display_node ?? node, (old) => (cells ? withCells(old, prompt, cells) : { ...old, ...result }));
+        const graph = await graphWith(prompt);
+        receive(graph, display_node ?? node, (old) => (cells ? withCells(old, prompt, cells) : { ...withoutError(old), ...result }));
+        // where its sampler did not run, as its latent was in the cache, the probe has heard of nothing
+        const { probe } = result?.chart ?? {};
+        if (probe) receive(graph, probe, (old) => (old?.prompt === prompt ? old : { prompt, chart: result.chart }));
+    });
+    api.addEventListener("execution_error", ({ detail }) => fail(detail, detail.exception_message.trim()));
+    api.addEventListener("execution_interrupted", ({ detail }) => fail(detail, say("stopped")));
+    api.addEventListener("execution_cached", ({ detail }) => (cached = detail));
+    api.addEventListener("execution_success", async ({ detail: { prompt_id: prompt } }) => {
+        if (cached.prompt_id !== prompt) return;
+        const { nodes } = cached;
+        const graph = await graphWith(prompt);
+        const told = (node) => read(`${graph}/${node}`)?.prompt === prompt; // its sampler ran, though the node itself did not
+        for (const node of graph === app.rootGraph.id ? nodes : []) {
+            if (reports(node) && !told(node)) receive(graph, node, (old) => ({ text: "", ...withoutError(old), cached: true }));
+        }
     });
     addEventListener("pagehide", write);
 }
@@ -53,12 +92,17 @@ export function keep(node, result) {
     store(`${app.rootGraph.id}/${node}`, result);
 }
 
-/** The results of the graph on the screen: [node, result] of each. */
-export function results() {
-    const here = `${PREFIX}${app.rootGraph.id}/`;
+/** The results of a graph, of the one on the screen if none is named: [node, result] of each. */
+export function results(graph = app.rootGraph.id) {
+    const here = `${PREFIX}${graph}/`;
     const kept = Object.keys(sessionStorage).filter((key) => key.startsWith(here)).map((key) => key.slice(PREFIX.length));
     const all = new Set([...kept, ...[...unwritten.keys()].filter((key) => `${PREFIX}${key}`.startsWith(here))]);
     return [...all].map((key) => [key.slice(key.indexOf("/") + 1), read(key)]);
+}
+
+function withoutError(result) {
+    const { error, ...rest } = result ?? {};
+    return rest;
 }
 
 /** The result with one more point; a new one where the point begins another run. */
@@ -71,7 +115,7 @@ function withPoint(old, { prompt, steps, measures, step, sigma, stages }) {
 
 /** What is known of a node, to go on with in this run. */
 function of(prompt, old) {
-    return old?.prompt === prompt ? old : { ...old, prompt, text: "", sampled: 0 };
+    return old?.prompt === prompt ? old : { ...withoutError(old), cached: false, prompt, text: "", sampled: 0 };
 }
 
 /** The sheet of a grid that is being sampled, with some more of its cells. */

@@ -68,6 +68,7 @@ function colours(back, front, description, border) {
         quiet: readable(description || "#999", background, TEXT),
         axis: readable(border || "#4e4e4e", background, LINE),
         grid: mix(background, farthest, 0.12),
+        problem: readable(dark ? "#ff8a80" : "#b3261e", background, TEXT),
         lines: (dark ? HUES_ON_DARK : HUES_ON_LIGHT).map((hue) => readable(hue, background, LINE)),
         cells: [background, one, readable(one, one, LINE, farthest)], // of 0, 1 and 2
     };
@@ -91,7 +92,7 @@ export function html(name, attributes = {}, ...children) {
 
 /** Gives the element its colours, as CSS variables. */
 export function colour(element, colours) {
-    for (const name of ["background", "text", "quiet", "axis"]) element.style.setProperty(`--${name}`, colours[name]);
+    for (const name of ["background", "text", "quiet", "axis", "problem"]) element.style.setProperty(`--${name}`, colours[name]);
 }
 
 /** A function that does something before the next frame, once, however often it is called till then. */

@@ -1,6 +1,7 @@
-from comfy_api.latest import ComfyExtension
+from comfy_api.latest import ComfyExtension, io
 
 from .circulation import CirculationAdaptive, CirculationControl, CirculationSchedule
+from .engine.comfy.events import tell_refusals
 from .model_blocks import ModelBlocks
 from .sheet import ComparisonSheet
 from .stability import LoadStability, SaveStability, StabilityCompare, StabilityProbe, StabilityReadout
@@ -9,7 +10,7 @@ from .sweep import CirculationGrid, CirculationGridCell, CirculationGridRows, Ci
 
 class CirculationExtension(ComfyExtension):
     async def get_node_list(self):
-        return [
+        nodes: list[type[io.ComfyNode]] = [
             CirculationControl,
             CirculationAdaptive,
             CirculationSchedule,
@@ -25,3 +26,5 @@ class CirculationExtension(ComfyExtension):
             CirculationGridCell,
             CirculationGridRows,
         ]
+        tell_refusals({node.define_schema().node_id: node for node in nodes if "validate_inputs" in vars(node)})
+        return nodes

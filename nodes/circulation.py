@@ -9,11 +9,12 @@ from .engine.choices import BOTH, IMAGE_TOKENS, PAPER, VALUE_SPACE
 from .engine.comfy.model import check_space, patchable_blocks
 from .engine.comfy.patch import attach
 from .engine.comfy.prompt import executing
+from .engine.families import check_blocks
 from .engine.method.settings import AdaptiveSettings, CirculationSettings
 from .engine.rules.blocks import Selection
 from .engine.rules.rule import Rule
 from .engine.rules.schedule import Schedule
-from .schema import advanced, branches_input, node_schema, tokens_input
+from .schema import advanced, branches_input, complaint, node_schema, tokens_input
 
 ScheduleType = io.Custom("CIRCULATION_SCHEDULE")
 
@@ -124,6 +125,10 @@ class CirculationControl(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, blocks: str | None = None) -> bool | str:
+        return complaint(check_blocks, blocks)
+
+    @classmethod
     def execute(
         cls, model, alpha: float, beta: float, start_percent: float, end_percent: float, blocks: str,
         branches: str = BOTH, rescale: str = VALUE_SPACE, schedule: Schedule | None = None, tokens: str = IMAGE_TOKENS, method: str = PAPER,
@@ -169,6 +174,10 @@ class CirculationAdaptive(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, blocks: str | None = None) -> bool | str:
+        return complaint(check_blocks, blocks)
+
+    @classmethod
     def execute(
         cls, model, alpha: float, beta: float, start_percent: float, end_percent: float, blocks: str,
         adapt_alpha: bool, adapt_beta: bool, formula: str, eta_over: str,
@@ -202,10 +211,7 @@ class CirculationSchedule(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, grid: str | None = None) -> bool | str:
-        try:
-            return grid is None or bool(Schedule.parse(grid))
-        except ValueError as error:
-            return str(error)
+        return complaint(Schedule.parse, grid)
 
     @classmethod
     def execute(cls, grid: str) -> io.NodeOutput:

@@ -1,7 +1,7 @@
 """What all nodes of the pack share in their schemas."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from comfy_api.latest import io
 
@@ -22,6 +22,16 @@ def advanced(kind: type, name: str, **fields):
 def _known_to(kind: type, fields: dict) -> dict:
     known = inspect.signature(kind).parameters
     return {name: value for name, value in fields.items() if name in known}
+
+
+def complaint(check: Callable, *values) -> bool | str:
+    """For `validate_inputs`: what a check says of values, True if nothing. None is a value that comes through a link, not known yet."""
+    try:
+        if None not in values:
+            check(*values)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def branches_input(tooltip: str) -> io.Combo.Input:

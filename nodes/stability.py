@@ -23,13 +23,14 @@ from .engine.comfy import events, readout
 from .engine.comfy.files import existing_file, next_file, state_of
 from .engine.comfy.model import check_space, patchable_blocks
 from .engine.comfy.patch import attach
+from .engine.families import check_blocks
 from .engine.records import chart, plots
 from .engine.records.notice import notice
 from .engine.records.record import LiveRecord, Record, finished, load, save, to_csv
 from .engine.records.summary import to_markdown
 from .engine.rules.blocks import Selection
 from .engine.run.observer import Probe
-from .schema import advanced, branches_input, node_schema, tokens_input
+from .schema import advanced, branches_input, complaint, node_schema, tokens_input
 
 Stability = io.Custom("STABILITY")
 LatentOrImage = io.Custom("LATENT,IMAGE")
@@ -80,6 +81,10 @@ class StabilityProbe(io.ComfyNode):
                 ),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, blocks: str | None = None) -> bool | str:
+        return complaint(check_blocks, blocks)
 
     @classmethod
     def execute(
@@ -155,6 +160,8 @@ class StabilityReadout(io.ComfyNode):
             draw = {CURVES: plots.curves, HEAT_MAP: plots.heat_map, IMAGES: plots.images}
             graph = plots.sheet(chosen, theme) if plot == SHEET else draw[plot](chosen, measure, theme)
             summary, points = to_markdown(record), chart.chart_data(chosen)
+            if isinstance(stability, LiveRecord):
+                points["probe"] = stability.probe  # which shows it too, where it has heard of no run itself
         shown = {**ui.PreviewImage(graph, cls=cls).as_dict(), "stability": [points]}
         return io.NodeOutput(after, graph, summary, to_csv(record), record, ui=shown)
 
@@ -247,10 +254,7 @@ class LoadStability(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file: str | None = None) -> bool | str:
-        try:
-            return file is None or bool(existing_file(file))
-        except ValueError as error:
-            return str(error)
+        return complaint(existing_file, file)
 
     @classmethod
     def fingerprint_inputs(cls, file: str | None = None) -> str | float:

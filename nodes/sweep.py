@@ -11,9 +11,10 @@ from .engine.comfy.grid import SAMPLERS, SCHEDULERS, check_link, expanded, progr
 from .engine.comfy.pictures import preview
 from .engine.comparison.draw import scaled
 from .engine.comparison.settings import OFF, check, settings
+from .engine.families import check_blocks
 from .engine.method.settings import CirculationSettings
 from .engine.rules.schedule import Schedule
-from .schema import advanced, node_schema
+from .schema import advanced, complaint, node_schema
 from .sheet import ComparisonSheet
 
 # start_percent, end_percent and blocks of off, whatever those of the other settings are
@@ -47,6 +48,11 @@ def _scope_inputs() -> list:
     ]
 
 
+def _complaint(alpha: str | None, beta: str | None, baseline: bool | None, blocks: str | None) -> bool | str:
+    found = check(alpha, beta, bool(baseline))
+    return complaint(check_blocks, blocks) if found is True else found
+
+
 class CirculationSweep(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -74,8 +80,10 @@ class CirculationSweep(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, alpha: str | None = None, beta: str | None = None, baseline: bool | None = True) -> bool | str:
-        return check(alpha, beta, bool(baseline))
+    def validate_inputs(
+        cls, alpha: str | None = None, beta: str | None = None, baseline: bool | None = True, blocks: str | None = None
+    ) -> bool | str:
+        return _complaint(alpha, beta, baseline, blocks)
 
     @classmethod
     def execute(
@@ -175,8 +183,10 @@ class CirculationGrid(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def validate_inputs(cls, alpha: str | None = None, beta: str | None = None, baseline: bool | None = True) -> bool | str:
-        return check(alpha, beta, bool(baseline))
+    def validate_inputs(
+        cls, alpha: str | None = None, beta: str | None = None, baseline: bool | None = True, blocks: str | None = None
+    ) -> bool | str:
+        return _complaint(alpha, beta, baseline, blocks)
 
     @classmethod
     def execute(

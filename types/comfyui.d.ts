@@ -25,6 +25,8 @@ interface GraphNode {
     widgets: Widget[];
     properties: Record<string, any>;
     setProperty(name: string, value: unknown): void;
+    computeSize(): [number, number];
+    removeWidget(widget: Widget): void;
     setSize(size: [number, number]): void;
     findInputSlot(name: string): number;
     isInputConnected(slot: number): boolean;
@@ -45,14 +47,23 @@ interface WidgetOptions {
 
 interface Extension {
     name: string;
+    init(): Promise<void>;
     setup(): void;
     nodeCreated(node: GraphNode): void;
     afterConfigureGraph(): void;
     onNodeOutputsUpdated(outputs: Record<string, Record<string, any[]>>): void;
-    getNodeMenuItems(node: GraphNode): { content: string; callback(): void }[];
+    getNodeMenuItems(node: GraphNode): MenuItem[];
 }
 
-declare const LiteGraph: { vueNodesMode?: boolean };
+interface MenuItem {
+    content: string;
+    callback(): void;
+}
+
+declare const LiteGraph: {
+    vueNodesMode?: boolean;
+    ContextMenu: new (items: MenuItem[], options: { event: MouseEvent }) => unknown;
+};
 
 declare module "*/scripts/app.js" {
     export const app: {
@@ -66,6 +77,7 @@ declare module "*/scripts/app.js" {
             processMouseMove(event: PointerEvent): void;
             processMouseUp(event: PointerEvent): void;
         };
+        extensionManager: { setting: { get(name: "Comfy.Locale"): string | undefined } };
         ui: { settings: { addEventListener(event: "Comfy.ColorPalette.change", listener: () => void): void } };
         registerExtension(extension: Extension): void;
     };

@@ -2,6 +2,8 @@
 
 import sys
 import textwrap
+from collections.abc import Collection
+from difflib import get_close_matches
 
 
 def ascii_line(text: str) -> str:
@@ -29,6 +31,12 @@ def got(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return shown(value) if type(value) is int else f"{shown(value)} ({type(value).__name__})"
+
+
+def meant(word: str, words: Collection[str]) -> str:
+    """A question about the one of some words that a mistyped one is nearest to; nothing where none is near."""
+    near = get_close_matches(word, words, n=1)
+    return f" Did you mean {near[0]}?" if near else ""
 
 
 def printable(text: str) -> str:

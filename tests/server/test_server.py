@@ -111,7 +111,7 @@ def test_off_gives_the_same_file(server, prompt, off):
 @pytest.mark.parametrize(
     "wrong, named",
     [
-        ({"blocks": "all, inptu.4"}, "inptu.4"),
+        ({"blocks": "all, inptu.4"}, "'inptu.4': no model has blocks of this name. Did you mean input?"),
         ({"blocks": "input.7"}, "input.7"),
         ({"start_percent": 0.7, "end_percent": 0.3}, "start_percent"),
         ({"alpha": 7.0}, "alpha"),

@@ -1,6 +1,7 @@
 """End to end: the stability nodes on the real ComfyUI server."""
 
 import asyncio
+import contextlib
 import csv
 import io
 import shutil
@@ -335,6 +336,31 @@ def test_an_event_names_the_graph_that_was_queued(server, extra, graph):
             return await mine.run(prompt, extra_data=extra)
 
     assert {event["graph"] for event in stability(asyncio.run(scenario()))} == {graph}
+
+
+@pytest.mark.parametrize("extra, graph", [({"extra_pnginfo": {"workflow": {"id": "a graph", "nodes": []}}}, "a graph"), ({}, None)])
+def test_a_tab_hears_of_each_prompt_which_nodes_are_refused_and_why(server, extra, graph):
+    wrong = {"probe": probe("refused", blocks="midle"), "painted": node("CirculationSchedule", grid="[]")}
+    good = {**MODEL, "probe": probe("not refused"), "sampler": sampler(1), **readout()}
+
+    async def scenario():
+        async with Client(server, "mine") as mine:
+            for prompt in ({**good, **wrong}, {**good, "other": node("Nowhere")}, {"odd": 1}):
+                with contextlib.suppress(demo.ServerError):
+                    await mine.queue(prompt, extra_data=extra)
+            return await mine.run(good, extra_data=extra)
+
+    messages = list(map(parsed, asyncio.run(scenario())))
+    first, *others = [message["data"] for message in messages if message["type"] == "circulation.refused"]
+    assert first["nodes"].keys() == wrong.keys() and first["graph"] == graph
+    assert first["nodes"]["probe"].endswith("Did you mean middle?") and first["nodes"]["painted"].startswith("grid: ")
+    assert others == [{"graph": graph, "nodes": {}}] * 2  # what is no prompt at all is left to ComfyUI
+
+
+def test_a_readout_names_its_probe_which_may_have_heard_of_no_run(server):
+    prompt = {**MODEL, "probe": probe("named"), "sampler": sampler(1), **readout()}
+    for messages in (heard(server, prompt), heard(server, prompt)):
+        assert outputs_in(messages)["readout"]["stability"][0]["probe"] == "probe"
 
 
 def test_what_was_not_measured_is_null_in_events(server):

@@ -189,6 +189,7 @@ def test_of_an_interrupted_grid_the_done_cells_are_shown_and_kept(server):
         ({"alpha": "1,05"}, "'1,05' has a comma"),
         ({"alpha": "0:0.64:0.01"}, "65 numbers"),
         ({"beta": " "}, "beta is empty"),
+        ({"blocks": "midle"}, "Did you mean middle?"),
     ],
 )
 def test_a_wrong_text_is_refused_and_named(server, id, wrong, named):
@@ -197,7 +198,7 @@ def test_a_wrong_text_is_refused_and_named(server, id, wrong, named):
         server.queue(prompt)
 
 
-@pytest.mark.parametrize("wrong, named", [({"alpha": ["text", 0]}, "'x'"), ({"blocks": "inptu"}, "inptu")])
+@pytest.mark.parametrize("wrong, named", [({"alpha": ["text", 0]}, "'x'"), ({"blocks": "input.99"}, "input.99")])
 def test_what_comes_by_a_link_is_refused_before_anything_is_sampled(server, wrong, named):
     prompt = {**grid(**{"seed": 600, **wrong}), "text": node("StringConcatenate", string_a="1, ", string_b="x", delimiter="")}
 

@@ -376,7 +376,7 @@ CONTRASTS = """() => {
     const note = (kept, name, ratio) => { kept[name] = Math.min(kept[name] ?? 99, ratio); };
     for (const widget of document.querySelectorAll('.circulation')) {
         const panel = getComputedStyle(widget).backgroundColor;
-        for (const element of widget.querySelectorAll('span, select, button, input, .note, .legend')) {
+        for (const element of widget.querySelectorAll('span, select, button, input, .note, .legend, .problem, .list')) {
             const style = getComputedStyle(element);
             const own = style.backgroundColor === 'rgba(0, 0, 0, 0)' ? panel : style.backgroundColor;
             note(texts, `${element.tagName} ${element.className} ${element.textContent.slice(0, 30)}`, contrast(style.color, own));

@@ -72,10 +72,10 @@ def started(base, *arguments, kind="sdxl", packs=(), code=None):
 
 
 @contextlib.contextmanager
-def front_end(server, scale=1, **options):
+def front_end(server, scale=1, expected=(), **options):
     """A page with the front end ready. Fails at the end on errors in the console and on dialogs that opened.
 
-    `options` are ComfyUI's settings, with _ for the dots in their names.
+    `expected` are errors of the console that a test brings about, `options` are ComfyUI's settings, with _ for the dots in their names.
     """
     server.post("/settings", {"Comfy.TutorialCompleted": True, **{name.replace("_", "."): value for name, value in options.items()}})
     errors = []
@@ -90,7 +90,7 @@ def front_end(server, scale=1, **options):
         yield page
         dialogs = page.locator("[role=dialog]").all_inner_texts()
         browser.close()
-    unexpected = [error for error in errors if not any(re.search(harmless, error) for harmless in HARMLESS)]
+    unexpected = [error for error in errors if not any(re.search(harmless, error) for harmless in (*HARMLESS, *expected))]
     assert not dialogs and not unexpected, (dialogs, unexpected)
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.host import engine
+from support.host import engine, node
 
 blocks = engine("rules.blocks")
 Block, Item, Selection, describe = blocks.Block, blocks.Item, blocks.Selection, blocks.describe
@@ -126,3 +126,27 @@ def test_depths_that_meet_share_out_every_block_once(cuts):
         depths = [100 * (i + 0.5) / len(MODEL) for i in range(len(MODEL))]
         found += [block for block, depth in zip(MODEL, depths) if item.selects(block, depth)]
     assert found == list(MODEL)
+
+
+WITH_BLOCKS = ["CirculationControl", "CirculationAdaptive", "CirculationSweep", "CirculationGrid", "StabilityProbe"]
+
+
+@pytest.mark.parametrize("id", WITH_BLOCKS)
+@pytest.mark.parametrize("text, words", [
+    ("midle", "'midle': no model has blocks of this name. Did you mean middle?"),
+    ("input, !ouput.3-5", "'!ouput.3-5': no model has blocks of this name. Did you mean output?"),
+    ("al", "Did you mean all?"),
+    ("attention.4", "Names are input, middle, output, double, single, "),
+    ("output.3-", "'output.3-' is not a block"),
+    ("input.5-3", "runs backwards"),
+    (" , ", "No block is selected"),
+])  # fmt: skip
+def test_what_is_wrong_on_every_model_is_refused_before_anything_runs(id, text, words):
+    assert words in node(id).validate_inputs(blocks=text)
+
+
+@pytest.mark.parametrize("id", WITH_BLOCKS)
+def test_what_some_model_has_is_not_refused_before_the_model_is_known(id):
+    stages = {stage.name for family in engine("families").TRANSFORMERS.values() for stage in family.stages} | {"input", "middle", "output"}
+    for text in (None, "all", "0%-40%", "!middle", *(f"{stage}.999" for stage in stages)):
+        assert node(id).validate_inputs(blocks=text) is True

@@ -181,6 +181,7 @@ TABLE = [
     Code("server", ("self.prompt_queue.put((number, prompt_id, prompt, extra_data, ", key("extra_data"))),
     Code("execution", ("def get_current_queue_volatile(self)", "return (running, queued)")),
     Code("execution", (key("extra_pnginfo"),)),
+    Code("server", ("def add_on_prompt_handler(self, handler)", "json_data = self.trigger_on_prompt(json_data)", key("client_id"))),
     # --- comfy/attention_call.py
     *(Name(f"{ATTENTION}.attention_{name}", CALL) for name in ("basic", "pytorch", "split", "sage", "flash", "xformers")),
     Name(ATTENTION + ".attention_sub_quad", ("query", "key", "value", *CALL[3:])),

@@ -122,8 +122,8 @@ def _without_raising(say: Callable, *args) -> None:
 
 
 def _send_statuses(run: Run) -> None:
-    for node, line in run.outcome.statuses():
-        events.send(events.STATUS, node_of_graph(node), {"text": line})
+    for node, line, hit in run.outcome.statuses():
+        events.send(events.STATUS, node_of_graph(node), {"text": line, "blocks": hit})
 
 
 def _install(run: Run, guider) -> None:

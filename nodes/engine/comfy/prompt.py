@@ -91,7 +91,12 @@ def _inputs(prompt: Prompt, node: str) -> list[tuple[str, Any]]:
 
 def workflow_id(running: Iterable[tuple], prompt: str | None) -> str | None:
     """The id of the workflow that a running prompt came from; None if it came without one. `running` is the queue's list."""
+    return next((workflow_of(extra) for _, id, _, extra, *_ in running if id == prompt), None)
+
+
+def workflow_of(extra: Any) -> str | None:
+    """The id of the workflow in what a prompt brings along; None if it has none there."""
     try:
-        return next(extra["extra_pnginfo"]["workflow"]["id"] for _, id, _, extra, *_ in running if id == prompt)
-    except (StopIteration, KeyError, TypeError):
+        return extra["extra_pnginfo"]["workflow"]["id"]
+    except (KeyError, TypeError):
         return None

@@ -7,6 +7,7 @@ from .class_names import class_names
 
 UNET = "comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel"
 SPATIAL_AND_TEMPORAL = "comfy.ldm.modules.attention.SpatialVideoTransformer"
+STAGES = ("input", "middle", "output")
 TEXT_INSTEAD = "attends to the text in place of the image"
 
 
@@ -19,11 +20,7 @@ class UNetFamily:
         """Attentions in execution order, each with the reason why it is left alone if it is."""
         return [
             (Block(stage, index, layer, block.n_heads, block.d_head), TEXT_INSTEAD if block.disable_self_attn else None)
-            for stage, modules in (
-                ("input", network.input_blocks),
-                ("middle", [network.middle_block or ()]),
-                ("output", network.output_blocks),
-            )
+            for stage, modules in zip(STAGES, (network.input_blocks, [network.middle_block or ()], network.output_blocks))
             for index, part in enumerate(modules)
             for transformer in part
             # not told by its class, which other nodes exchange

@@ -185,11 +185,12 @@ class Outcome:
                 what,
             )
 
-    def statuses(self) -> Iterator[tuple[str, str]]:
-        """For each node that added a rule: its id, and what came of its rule in this run, in a line."""
+    def statuses(self) -> Iterator[tuple[str, str, str]]:
+        """For each node that added a rule: its id, what came of its rule in this run, in a line, and the blocks that it hit."""
         for number, rule in enumerate(self._plan.rules):
             if rule.node is not None:
-                yield rule.node, " ".join(self._status(number))
+                hit = {address for n, address, _ in self._hit if n == number}
+                yield rule.node, " ".join(self._status(number)), describe(self._among(hit, None))
 
     def _status(self, number: int) -> Iterator[str]:
         rule = self._plan.rules[number]

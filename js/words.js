@@ -1,0 +1,64 @@
+// @ts-check
+// What our elements say, in the language that ComfyUI's menus have. Translations are in locales/*/main.json.
+
+import { app } from "../../scripts/app.js";
+import { api } from "../../scripts/api.js";
+
+const ENGLISH = {
+    notRun: "Not run yet.",
+    cached: "From ComfyUI's cache, not sampled again.",
+    lastRun: "Last run: {line}",
+    stopped: "Stopped before it was done.",
+    blocks: "blocks",
+    measure: "Measure",
+    nothingMeasured: "Nothing measured yet.",
+    step: "step {step} of {steps}",
+    none: "none",
+    chart: "Stability chart",
+    chartRange: "{stage} from {first} to {last}",
+    chartKeys: "Arrow keys read the values, S saves the chart, C copies its table.",
+    overSteps: "{measure} over {count} steps",
+    saveChart: "Save chart as PNG",
+    copyChart: "Copy chart as CSV",
+    brush: "Brush",
+    rows: "rows",
+    columns: "columns",
+    fill: "fill…",
+    fillTheGrid: "Fill the grid",
+    "everywhere 1": "everywhere 1",
+    "everywhere 0": "everywhere 0",
+    "early half": "early half",
+    "late half": "late half",
+    "middle depth": "middle depth",
+    "ramp down": "ramp down",
+    painter: "Strength over depth and time.",
+    painterHelp: "Drag paints, Shift erases; bars paint rows and columns",
+    painterKeys: "Arrow keys move, Space paints, Delete erases, 0 to 4 choose the brush, R, C and A paint the row, the column or all.",
+    start: "start",
+    end: "end of sampling",
+    linked: "The grid comes through a link.",
+    noGrid: "The text of this node is no grid. Fill it to start anew.",
+    depth: "depth {from}–{to} %",
+    allDepths: "all depths",
+    time: "sampling {from}–{to} %",
+    allTimes: "all of sampling",
+};
+
+/** @typedef {keyof typeof ENGLISH} Key */
+
+let language = {};
+
+/** To be called before the first node is made. */
+export async function learn() {
+    const locale = app.extensionManager.setting.get("Comfy.Locale") ?? "en";
+    const all = await (await api.fetchApi("/i18n")).json();
+    language = (all[locale] ?? all[locale.split("-")[0]])?.circulation ?? {};
+}
+
+/**
+ * @param {Key} key
+ * @param {Record<string, unknown>} values for the names in braces
+ */
+export function say(key, values = {}) {
+    return (language[key] ?? ENGLISH[key]).replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}

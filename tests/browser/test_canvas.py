@@ -1,0 +1,108 @@
+"""Over our elements the mouse does to the canvas what it does over ComfyUI's own text box, in both ways to draw nodes."""
+
+import pytest
+from support.screen import Screen
+
+TEXT_BOX = "CLIPTextEncode"  # ComfyUI's own
+OURS = ["StabilityProbe", "StabilityReadout", "CirculationControl", "CirculationSchedule", "ComparisonSheet"]
+ON_CANVAS = {
+    "wheel": [110, 0, 0], "wheel back": [100 / 1.1, 0, 0], "wheel with Control": [110, 0, 0],
+    "drag": [100, 60, 40], "drag back": [100, -60, -40], "click": [100, 0, 0],
+}  # fmt: skip
+PLACE = """(() => {
+    const { id, widgets } = node(values[0]);
+    const box = () => document.querySelector(`[data-node-id="${id}"] textarea`) ?? widgets.find(widget => widget.element).element;
+    const element = values[0] === "CLIPTextEncode" ? box() : widget(values[0]);
+    const { left, top, width, height } = element.getBoundingClientRect();
+    return [left + width / 2, top + height / 2];
+})()"""
+
+
+@pytest.fixture(scope="module")
+def nodes(page):
+    """Our nodes that have elements and ComfyUI's text box side by side, and a node in the clipboard."""
+    screen = Screen(page)
+    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    screen.js("""values.forEach((type, i) => {
+        const made = LiteGraph.createNode(type);
+        made.pos = [i * 1000, 0];
+        app.graph.add(made);
+    })""", TEXT_BOX, *OURS)  # fmt: skip
+    screen.load(screen.saved())
+    screen.js("app.canvas.selectItems([node(values[0])])", TEXT_BOX)
+    page.evaluate("() => document.activeElement?.blur?.()")
+    page.keyboard.press("Control+c")
+    return page.evaluate("app.graph.nodes.length")
+
+
+def done_over(screen, name):
+    """What the wheel, also with Control, and the middle button do over a node's element, and how many nodes there are after it.
+
+    Of each gesture the scale of the canvas, in percent of the one before, and by how many pixels it moved under the pointer.
+    """
+    page, done = screen.page, {}
+    screen.look_at(name)
+    x, y = screen.js(PLACE, name)
+
+    def canvas():
+        screen.settle(4)
+        scale, left, top = page.evaluate("[app.canvas.ds.scale, ...app.canvas.ds.offset]")
+        return scale, left * scale, top * scale
+
+    def note(gesture, act):
+        before = canvas()
+        act()
+        after = canvas()
+        under = [(after[i] - at) / after[0] * before[0] - (before[i] - at) for i, at in ((1, x), (2, y))]  # 0 where it zooms at the pointer
+        moved = under if after[0] != before[0] else [after[i] - before[i] for i in (1, 2)]
+        done[gesture] = [100 * after[0] / before[0], *moved]
+
+    def drag(start, end):
+        page.mouse.move(x + start[0], y + start[1])
+        page.mouse.down(button="middle")
+        page.mouse.move(x + end[0], y + end[1], steps=4)
+        page.mouse.up(button="middle")
+
+    def pinch():
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -120)
+        page.keyboard.up("Control")
+
+    page.mouse.move(x, y)
+    note("wheel", lambda: page.mouse.wheel(0, -120))
+    note("wheel back", lambda: page.mouse.wheel(0, 120))
+    note("wheel with Control", pinch)
+    note("drag", lambda: drag((0, 0), (60, 40)))
+    note("drag back", lambda: drag((60, 40), (0, 0)))
+    note("click", lambda: drag((0, 0), (0, 0)))
+    done["nodes"] = page.evaluate("app.graph.nodes.length")
+    return done
+
+
+@pytest.fixture(scope="module")
+def text_box(nodes, page):
+    done = done_over(Screen(page), TEXT_BOX)
+    assert done["nodes"] == nodes
+    if done["drag"] == [100, 0, 0]:  # in Nodes 2.0 of 1.32.9 it keeps all to itself
+        return done | ON_CANVAS
+    assert done == {gesture: pytest.approx(expected, abs=2) for gesture, expected in {**ON_CANVAS, "nodes": nodes}.items()}
+    return done
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_wheel_and_middle_button_do_what_they_do_over_comfyuis_text_box(text_box, screen, name):
+    done = done_over(screen, name)
+    for gesture, expected in text_box.items():
+        assert done[gesture] == pytest.approx(expected, abs=2), gesture  # pixels
+    assert done["nodes"] == text_box["nodes"]  # nothing was pasted
+
+
+def test_a_right_click_in_a_chart_offers_its_two_commands(nodes, screen, page):
+    screen.look_at("StabilityProbe")
+    screen.tell_steps(3)
+    page.mouse.click(*screen.js(PLACE, "StabilityProbe"), button="right")
+    menu = page.locator(".litecontextmenu .litemenu-entry")
+    menu.first.wait_for()
+    assert menu.all_inner_texts() == ["Save chart as PNG", "Copy chart as CSV"]
+    assert screen.copied(menu.last.click).startswith("step,sigma,stage,a,b,c,d,e\n1,1,input,0.1,")
+    assert menu.count() == 0
