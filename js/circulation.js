@@ -106,8 +106,8 @@ function saidOfGrid({ comparison, sampled, text }) {
     if (sampled === undefined) return undefined;
     const all = comparison.cells.flat();
     const done = all.filter((file) => file).length;
-    const images = comparison.running ? `${done} of ${all.length} images` : `${done} images`;
-    return `${comparison.labels.length} settings, ${images}, ${sampled} sampled in this run. ${text && `The last: ${text}`}`;
+    const values = { settings: comparison.labels.length, done, all: all.length, sampled };
+    return `${say(comparison.running ? "gridRunning" : "grid", values)} ${text && say("last", { line: text })}`;
 }
 
 /** Of a node that says nothing unless something went wrong. */

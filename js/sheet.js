@@ -5,6 +5,7 @@
 
 import { api } from "../../scripts/api.js";
 import { colour, holdPresses, html, theme } from "./theme.js";
+import { say } from "./words.js";
 
 const STEP = 2; // percent that an arrow key moves the slider
 const PAGE = 10;
@@ -20,7 +21,7 @@ export class Sheet {
         this.data = null;
         this.buttons = []; // row by row; null where there is no image
         this.chosen = null; // the index of the cell that is compared
-        this.back = html("button", { type: "button" }, "Back");
+        this.back = html("button", { type: "button" }, say("back"));
         this.back.addEventListener("click", () => this.leave());
         this.note = html("span", { class: "note", role: "status" });
         this.rows = html("div", { class: "rows" });
@@ -75,11 +76,16 @@ export class Sheet {
     }
 
     label(row) {
-        return this.data.labels[row] + (row === this.data.baseline ? " (baseline)" : "");
+        const label = this.data.labels[row];
+        return row === this.data.baseline ? say("baseline", { label }) : label;
+    }
+
+    name(row, column) {
+        return say("cell", { row: this.label(row), column: column + 1 });
     }
 
     put(file, row, column) {
-        const name = `${this.label(row)}, column ${column + 1}`;
+        const name = this.name(row, column);
         const is = file ? JSON.stringify([name, file]) : "";
         const before = this.rows.children[row].lastChild.children[column];
         if (before.dataset.is === is) return;
@@ -102,7 +108,7 @@ export class Sheet {
 
     picture(file) {
         const image = html("img", { alt: "", draggable: "false", loading: "lazy", src: api.apiURL(`/view?${new URLSearchParams(file)}`) });
-        image.addEventListener("error", () => this.note.replaceChildren("Images of this run are gone. Run it again to see them."));
+        image.addEventListener("error", () => this.note.replaceChildren(say("gone")));
         return image;
     }
 
@@ -127,7 +133,7 @@ export class Sheet {
         element.querySelector("img").classList.add("over");
         if (under) element.prepend(this.picture(under));
         element.append(html("div", { class: "edge" }));
-        this.note.replaceChildren(`${under ? this.label(baseline) : "no image"} | ${this.label(row)}, column ${column + 1}`);
+        this.note.replaceChildren(`${under ? this.label(baseline) : say("noImage")} | ${this.name(row, column)}`);
     }
 
     /** The pointer over a cell is its edge. */
@@ -151,7 +157,7 @@ export class Sheet {
         this.unpeek(this.buttons[at]);
         this.chosen = at;
         for (const button of this.buttons) button?.setAttribute("tabindex", button === this.buttons[at] ? "0" : "-1");
-        this.slider.setAttribute("aria-label", `${this.buttons[at].title}, over the baseline's. Arrow keys move the edge, Escape leaves.`);
+        this.slider.setAttribute("aria-label", say("slider", { cell: this.buttons[at].title }));
         this.slider.replaceChildren(this.picture(cells[row][column]));
         this.cover(this.slider, row, column);
         this.slide(50);
@@ -169,7 +175,7 @@ export class Sheet {
     }
 
     hint() {
-        this.note.replaceChildren(this.data ? "Point at a cell to compare it with the baseline; click to see it large." : "Nothing compared yet.");
+        this.note.replaceChildren(say(this.data ? "point" : "nothingCompared"));
     }
 
     turn() {
@@ -182,7 +188,7 @@ export class Sheet {
         this.percent = Math.min(Math.max(percent, 0), 100);
         this.slider.style.setProperty("--edge", `${this.percent}%`);
         this.slider.setAttribute("aria-valuenow", String(Math.round(this.percent)));
-        this.slider.setAttribute("aria-valuetext", `${Math.round(this.percent)} % baseline`);
+        this.slider.setAttribute("aria-valuetext", say("share", { percent: Math.round(this.percent) }));
     }
 
     begin(event) {

@@ -42,6 +42,18 @@ const ENGLISH = {
     allDepths: "all depths",
     time: "sampling {from}–{to} %",
     allTimes: "all of sampling",
+    back: "Back",
+    baseline: "{label} (baseline)",
+    cell: "{row}, column {column}",
+    gone: "Images of this run are gone. Run it again to see them.",
+    noImage: "no image",
+    slider: "{cell}, over the baseline's. Arrow keys move the edge, Escape leaves.",
+    point: "Point at a cell to compare it with the baseline; click to see it large.",
+    nothingCompared: "Nothing compared yet.",
+    share: "{percent} % baseline",
+    grid: "{settings} settings, {done} images, {sampled} sampled in this run.",
+    gridRunning: "{settings} settings, {done} of {all} images, {sampled} sampled in this run.",
+    last: "The last: {line}",
 };
 
 /** @typedef {keyof typeof ENGLISH} Key */

@@ -79,7 +79,7 @@ def test_a_value_that_is_refused_is_named_on_its_node_until_it_is_mended(graph, 
     screen.queue()
     screen.finished()
     assert nothing_wrong(screen, "CirculationSchedule")
-    assert screen.text("CirculationControl") == HIT
+    assert screen.text("CirculationControl").startswith(HIT)
 
 
 def test_blocks_that_this_model_has_not_are_named_on_the_node(graph, screen):
@@ -130,10 +130,10 @@ def test_a_run_that_is_interrupted_says_so(graph, screen):
 def test_a_run_from_the_cache_says_so_and_the_probe_has_its_readouts_chart(graph, screen):
     screen.queue()
     screen.finished()
-    assert screen.text("CirculationControl") == HIT
+    assert screen.text("CirculationControl").startswith(HIT)
     screen.queue()
     screen.finished()
-    assert screen.text("CirculationControl") == f"From ComfyUI's cache, not sampled again. Last run: {HIT}"
+    assert screen.text("CirculationControl").startswith(f"From ComfyUI's cache, not sampled again. Last run: {HIT}")
     saved = screen.saved()
     screen.settle(20)  # till the tab has stored its results
     screen.fresh()

@@ -81,7 +81,12 @@ def test_the_map_names_what_its_files_define():
 
 @pytest.mark.parametrize("script, pattern, module, names", [
     ("painter.js", "MOST = { rows: (.+?), columns: (.+?), factor: (.+?) }", "rules.schedule", ["MAX_ROWS", "MAX_COLUMNS", "MAX_FACTOR"]),
-    ("results.js", r'\("(circulation\.\w+)"', "comfy.events", ["STABILITY", "STATUS", "REFUSED"]),
+    (
+        "results.js",
+        r'subscribe\((".+?"), withPoint\);\s+subscribe\((".+?"),.*\s+api\.addEventListener\((".+?"),',
+        "comfy.events",
+        ["STABILITY", "STATUS", "REFUSED"],
+    ),
 ])  # fmt: skip
 def test_the_browser_and_the_engine_agree(script, pattern, module, names):
     """Limits and names of events that are written in both languages."""

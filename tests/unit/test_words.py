@@ -49,6 +49,17 @@ def test_a_translation_has_all_that_there_is_and_nothing_else(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
+def test_a_translation_has_all_that_the_panels_say(language):
+    """With the same places to be filled in."""
+    code = (ROOT / "js" / "words.js").read_text("utf-8")
+    english = dict(re.findall(r'^    "?([\w ]+)"?: "(.*)",$', code[code.index("ENGLISH = {") : code.index("};")], re.MULTILINE))
+    found = json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))
+    assert found.keys() == {"circulation"} and found["circulation"].keys() == english.keys() and len(english) > 30
+    for key, text in found["circulation"].items():
+        assert text.strip() and sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", english[key])), key
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
 def test_a_translation_names_the_words_that_are_typed(language):
     """Values of menus and words of the block grammar are the same in every language."""
     found = paths(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text("utf-8")))
