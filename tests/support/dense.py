@@ -71,23 +71,37 @@ def written_out(
 ):
     """A clone of the MODEL in which every attention over the image is written out, `name` as for `watch`.
 
-    Those with more keys than queries are left alone. `only(block)` says which blocks are changed, `conditions` which of the
-    guider's, `image` for each number of tokens which are the image's. `adapt` holds keyword arguments of `adaptive`.
+    `only(block)` says which blocks are changed, `conditions` which of the guider's, `image` for each number of queries which
+    are the image's. `adapt` holds keyword arguments of `adaptive`. Queries that are a part of the keys are put among them.
     """
 
     def see(attention, plain):
-        q, k, v = (t.to(dtype) for t in (attention.q, attention.k, attention.v))
-        if attention.block is None or q.shape[:3] != k.shape[:3] or (only is not None and not only(attention.block)):
+        if attention.block is None or (only is not None and not only(attention.block)):
             return None
-        here = None if image is None else image[q.shape[2]]
+        q, k, v = (t.to(dtype) for t in (attention.q, attention.k, attention.v))
+        mask, own, here = attention.mask, slice(None), None if image is None else image[q.shape[2]]
+        if q.shape[2] != k.shape[2]:
+            own = slice(attention.place, attention.place + q.shape[2])
+            here = among(own, k.shape[2], torch.ones(q.shape[2], dtype=torch.bool) if here is None else here)
+            q, mask = among(own, k.shape[2], q), mask if mask is None or mask.shape[-2] == 1 else among(own, k.shape[2], mask)
         over = slice(None) if here is None else here
         a, b = (alpha, beta) if adapt is None else adaptive(q[:, :, over], k[:, :, over], alpha, beta, **adapt)
-        new = circulation(q, k, v, a, b, space, None if attention.x is None else attention.x.to(dtype), attention.mask, here)
+        new = circulation(q, k, v, a, b, space, None if attention.x is None else attention.x.to(dtype), mask, here)[:, :, own]
         acted = torch.tensor([conditions is None or condition in conditions for condition in attention.conditions])
         acted = acted.repeat_interleave(len(q) // len(acted))
         return torch.where(acted[:, None, None, None], new, plain.to(dtype))
 
     return watch(model, see, name)
+
+
+def among(own, count, t):
+    """`t`, (L,) or (…, L, d), as those of `count` tokens that are its own; the others are 0."""
+    axis = -2 if t.ndim > 1 else 0
+    shape = list(t.shape)
+    shape[axis] = count
+    every = t.new_zeros(shape)
+    every.narrow(axis, own.start, own.stop - own.start).copy_(t)
+    return every
 
 
 def call(q, k, v, x, heads, dtype=torch.float64, alpha=1.5, beta=3.0, space="value space", mask=None, image=None):

@@ -28,12 +28,19 @@ class Small:
 
     family: str
     config: dict
-    latent: tuple[int, ...]
+    latent: tuple  # its shape, or those of the picture and the sound
     own: dict[str, tuple[str, int]]
     text: int = 32  # width of the text
     pooled: int | None = None
     extra: Callable[[int, torch.Generator], dict] = lambda tokens, generator: {}  # what else the family's text encoder gives
     since: str = "0.3.75"  # the first version of ComfyUI that has it
+    most: int = 2**10  # images in a batch
+    has_sound: bool = False  # among the tokens, so that all of them means the picture's
+    queries: str = "first"  # where they are among the keys, if those outnumber them: also "last", or "in groups" one after the other
+
+    @property
+    def latents(self) -> tuple[tuple[int, ...], ...]:
+        return self.latent if isinstance(self.latent[0], tuple) else (self.latent,)
 
 
 def fitting(params: type, config: dict) -> dict:
@@ -94,6 +101,10 @@ def llama(tokens, generator):
 
 def unmasked(tokens, generator):
     return {"attention_mask": torch.ones(1, tokens, dtype=torch.long)}
+
+
+def text_ids(tokens, generator):
+    return {"text_input_ids": torch.randint(1000, (1, tokens), generator=generator)}
 
 
 def first_frame(tokens, generator):
@@ -162,6 +173,7 @@ FAMILIES: dict[str, Small] = {
         (128, 3, 4, 6),
         {"transformer_blocks": ("layer", 1)},
         extra=unmasked,
+        queries="in groups",
     ),
     "mochi": Small(
         "GenmoMochi",
@@ -247,6 +259,57 @@ FAMILIES: dict[str, Small] = {
         {"transformer_blocks": ("double", 1)},
         since="0.29.0",
     ),
+    "cascade_c": Small(
+        "Stable_Cascade_C",
+        dict(stable_cascade_stage="c", c_r=16, c_cond=32, c_hidden=[64, 64], nhead=[2, 2], blocks=[[1, 1], [1, 1]],
+             block_repeat=[[1, 2], [1, 1]], c_clip_text=32, c_clip_text_pooled=32),
+        (16, 6, 4),
+        {},
+        pooled=32,
+    ),
+    "cascade_b": Small(
+        "Stable_Cascade_B",
+        dict(stable_cascade_stage="b", c_hidden=[32, 64], nhead=[-1, 2], blocks=[[1, 1], [1, 1]], block_repeat=[[1, 1], [2, 3]], c_r=16,
+             c_cond=32, c_clip=32, level_config=["CT", "CTA"]),
+        (4, 16, 12),
+        {},
+        pooled=32,
+    ),
+    "hidream_o1": Small(
+        "HiDreamO1",
+        dict(
+            image_model="hidream_o1",
+            text_config_overrides=dict(hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+                                       num_key_value_heads=1, head_dim=32, rope_dims=[6, 5, 5]),
+            vision_config_overrides=dict(hidden_size=32, num_heads=2, intermediate_size=32, depth=1, num_position_embeddings=16),
+        ),
+        (3, 192, 160),
+        {"language_model.layers": ("layer", 1)},
+        extra=text_ids,
+        since="0.22.0",
+        queries="last",
+    ),
+    "minimax_h3": Small(
+        "MiniMaxH3",
+        dict(image_model="minimax_h3", hidden_size=64, num_layers=2, token_refiner_num_layers=1, num_attention_heads=2,
+             attention_head_dim=32, ffn_hidden_size=64, text_dim=32, timestep_input_dim=32, time_embed_hidden_size=64, time_embed_dim=32,
+             rope_inv_freq_len=4),
+        ((24, 2, 8, 12), (32, 2, 5)),
+        {"blocks": ("layer", 1)},
+        since="0.30.0",
+        most=1,
+        has_sound=True,
+    ),
+    "ltx2": Small(
+        "LTXAV",
+        dict(DIFFUSERS, image_model="ltxav", in_channels=128, audio_in_channels=128, cross_attention_dim=64, audio_cross_attention_dim=32,
+             audio_attention_head_dim=16, audio_num_attention_heads=2, caption_channels=32, connector_attention_head_dim=16,
+             connector_num_attention_heads=2, connector_num_layers=1),
+        ((128, 3, 4, 6), (8, 5, 16)),
+        {"transformer_blocks": ("layer", 1)},
+        since="0.8.0",
+        queries="in groups",
+    ),
     "pixeldit": Small(
         "PixelDiTT2I",
         dict(image_model="pixeldit", num_groups=2, hidden_size=64, pixel_hidden_size=4, pixel_attn_hidden_size=64, pixel_num_groups=2,
@@ -277,14 +340,26 @@ def conditioning(name: str, seed: int, tokens: int = 16, **extra) -> list:
     return [[torch.randn(1, tokens, small.text, generator=generator), {**given, **extra}]]
 
 
-def noise(name: str, batch: int = 1, seed: int = 0) -> torch.Tensor:
-    return torch.randn(batch, *FAMILIES[name].latent, generator=torch.Generator().manual_seed(seed))
+def noise(name: str, batch: int = 1, seed: int = 0):
+    """The picture's by the seed; a sound's is always the same."""
+    seeds = (seed, 0)
+    return together([torch.randn(batch, *shape, generator=torch.Generator().manual_seed(s)) for shape, s in zip(FAMILIES[name].latents, seeds)])
+
+
+def together(latents: list[torch.Tensor]):
+    """A latent, or that of picture and sound as ComfyUI has it."""
+    if len(latents) == 1:
+        return latents[0]
+    from comfy.nested_tensor import NestedTensor  # not in the oldest versions
+
+    return NestedTensor(latents)
 
 
 def sample(model, name: str, *, steps=2, cfg=4.0, batch=1, seed=0, positive=None, negative=None, **kwargs) -> torch.Tensor:
-    """The latent that ComfyUI's KSampler makes. The prompts have texts of different lengths."""
+    """The latent that ComfyUI's KSampler makes, of picture and sound one after the other. The prompts have texts of different lengths."""
+    batch = min(batch, FAMILIES[name].most)
     with torch.inference_mode():
-        return comfy.sample.sample(
+        out = comfy.sample.sample(
             model,
             noise(name, batch, seed),
             steps,
@@ -293,8 +368,9 @@ def sample(model, name: str, *, steps=2, cfg=4.0, batch=1, seed=0, positive=None
             "simple",
             conditioning(name, 1) if positive is None else positive,
             conditioning(name, 2, tokens=11) if negative is None else negative,
-            torch.zeros(batch, *FAMILIES[name].latent),
+            together([torch.zeros(batch, *shape) for shape in FAMILIES[name].latents]),
             disable_pbar=True,
             seed=seed,
             **kwargs,
         )
+    return torch.cat([part.flatten(1) for part in out.unbind()], dim=1) if getattr(out, "is_nested", False) else out

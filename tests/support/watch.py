@@ -6,6 +6,7 @@ hooks on the modules that make the calls.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,6 +41,7 @@ class Attention:
     x: torch.Tensor | None  # what a self-attention of a UNet attends to, (B, N, C)
     conditions: tuple[int, ...]  # of the chunks of the batch: 0 positive and 1 negative, as KSampler orders them
     doubled: bool  # Circulation's own call: its heads are larger than those of the model's call before it
+    place: int = 0  # of the first query among the keys
 
     @property
     def outline(self) -> Outline:
@@ -53,12 +55,16 @@ class Module:
         self.x = x
         self._labels = labels  # of its attentions over the image, which come first
         self._head_dim, self._calls = 0, 0  # as yet unknown
+        self.asked = self._queries = self._keys = 0  # queries before the call, of an attention that asks in groups, and its own size
 
-    def next(self, head_dim: int) -> tuple[str | None, bool]:
-        """Of the next call the block, and whether it is Circulation's own."""
+    def next(self, head_dim: int, queries: int, keys: int, in_groups: bool) -> tuple[str | None, bool]:
+        """Of the next call the block, and whether it is Circulation's own. `in_groups`: parts of the queries come one after the other."""
         self._head_dim = self._head_dim or head_dim
-        doubled = head_dim != self._head_dim
-        self._calls += not doubled
+        doubled = head_dim > self._head_dim
+        if not doubled:
+            goes_on = in_groups and keys == self._keys and 0 < self.asked + self._queries <= keys - queries
+            self.asked, self._queries, self._keys = (self.asked + self._queries if goes_on else 0), queries, keys
+            self._calls += not goes_on
         return (self._labels[self._calls - 1] if self._calls <= len(self._labels) else None), doubled
 
 
@@ -70,7 +76,8 @@ def watch(model, see: Callable[[Attention, torch.Tensor], torch.Tensor | None], 
     """
     clone = model.clone()
     running: list[Module] = []
-    follow_unet(clone, running) if name is None else follow_transformer(clone, running, transformers.FAMILIES[name])
+    small = None if name is None else transformers.FAMILIES[name]
+    follow_unet(clone, running) if small is None else follow_transformer(clone, running, small)
     options = clone.model_options["transformer_options"]
     previous = options.get(KEY)
 
@@ -78,9 +85,12 @@ def watch(model, see: Callable[[Attention, torch.Tensor], torch.Tensor | None], 
         plain = (func if previous is None else lambda *a, **kw: previous(func, *a, **kw))(q, k, v, heads, *args, **kwargs)
         mask = kwargs.get("mask", args[0] if args else None)
         *qkv, mask = in_heads(q, k, v, heads, mask, kwargs.get("skip_reshape", False))
-        block, doubled = running[-1].next(qkv[0].shape[-1]) if running else (None, False)
+        queries, keys = qkv[0].shape[2], qkv[1].shape[2]
+        in_groups = small is not None and small.queries == "in groups"
+        block, doubled = running[-1].next(qkv[0].shape[-1], queries, keys, in_groups) if running else (None, False)
         conditions = tuple(kwargs["transformer_options"]["cond_or_uncond"])
-        attention = Attention(block, *qkv, mask, running[-1].x if block else None, conditions, doubled)
+        place = running[-1].asked if in_groups and running else keys - queries if small is not None and small.queries == "last" else 0
+        attention = Attention(block, *qkv, mask, running[-1].x if block else None, conditions, doubled, place)
         keep = kwargs.get("skip_output_reshape", False)
         new = see(attention, plain if keep else plain.unflatten(-1, (heads, -1)).transpose(1, 2))
         if new is None:
@@ -143,8 +153,9 @@ def follow_transformer(clone, running: list[Module], small: transformers.Small) 
     def sample(executor, *args, **kwargs):
         running.clear()
         handles = []
-        for module, labels in labelled(executor.class_obj.model_patcher.model.diffusion_model, small):
-            handles.append(module.register_forward_pre_hook(lambda *_, labels=labels: running.append(Module(labels))))
+        for module, *labels in labelled(executor.class_obj.model_patcher.model.diffusion_model, small):
+            times = itertools.cycle(labels)
+            handles.append(module.register_forward_pre_hook(lambda *_, times=times: running.append(Module(next(times)))))
             handles.append(module.register_forward_hook(leave))
         try:
             return executor(*args, **kwargs)
@@ -156,11 +167,24 @@ def follow_transformer(clone, running: list[Module], small: transformers.Small) 
 
 
 def labelled(network, small: transformers.Small):
-    """Each module that attends over the image, with our names of its attentions."""
+    """Each module that attends over the image, with our names of its attentions; several times where it runs several times."""
+    if small.family.startswith("Stable_Cascade"):
+        yield from labelled_in_levels(network)
+        return
     for path, (stage, turns) in small.own.items():
         for index, module in enumerate(network.get_submodule(path).children()):
             several = turns > 1 and (not hasattr(module, "x_block") or module.x_block.x_block_self_attn)
             yield module, [f"{stage}.{index}.{turn}" for turn in range(turns)] if several else [f"{stage}.{index}"]
+
+
+def labelled_in_levels(network):
+    """Stable Cascade runs the modules of a level again and again, and we count on."""
+    for side in ("down", "up"):
+        names = (f"{side}.{index}" for index in itertools.count())
+        for level, again in zip(getattr(network, f"{side}_blocks"), getattr(network, f"{side}_repeat_mappers")):
+            attending = [module for module in level if type(module).__name__ == "AttnBlock"]
+            times = [[[next(names)] for _ in attending] for _ in range(len(again) + 1)]
+            yield from ((module, *labels) for module, *labels in zip(attending, *times))
 
 
 def in_heads(q, k, v, heads, mask=None, skip_reshape=False):

@@ -229,6 +229,7 @@ TABLE = [
     Code("comfy.ldm.flux.model", ('transformer_options["block_type"] = "double"', 'transformer_options["block_type"] = "single"')),
     Code("comfy.ldm.flux.model", ('transformer_options["block_index"] = i',)),
     Code("comfy.ldm.krea2.model", ('transformer_options["img_slice"] = [txtlen, ',), since="0.26.0"),
+    Code("comfy.ldm.lightricks.av_model", (key("run_vx"), key("stg_skip_self_attn")), since="0.33.0"),
     # --- families/unet.py
     Name(f"{UNET}.UNetModel"),
     Code(UNET, ("self.input_blocks = ", "self.middle_block = ", "self.output_blocks = ")),
@@ -238,6 +239,15 @@ TABLE = [
     # --- families/table.py: each network, its lists of blocks, and what says where the image is
     *(Name(path, since=row.since) for path, row in (families.TRANSFORMERS | families.REFUSED).items()),
     Code("comfy.model_base", (*(f'out["{name}"] = ' for name in ("ref_latents", "ref_latent", "reference_latent", "image_cond")),)),
+    Code("comfy.model_base", ('out["latent_shapes"] = ',), since="0.8.0"),
+    Code("comfy.ldm.hidream_o1.conditioning", ('out["ref_patches"] = ',), since="0.22.0"),
+    *(
+        Code(f"comfy.ldm.cascade.{stage}", tuple(f"self.{what} = " for what in (f"{side}_blocks", f"{side}_repeat_mappers")))
+        for stage in ("stage_b", "stage_c")
+        for side in ("down", "up")
+    ),
+    Code("comfy.ldm.cascade.common", ("self.attention = ", "self.self_attn = ")),
+    Code("comfy.text_encoders.llama", ("self.layers = ",), since="0.22.0"),
     Code("comfy.ldm.flux.layers", ("self.flipped_img_txt = ",), until="0.14.0"),
     Code("comfy.ldm.lumina.model", ("self.pad_tokens_multiple = ",)),
     Code("comfy.ldm.wan.model", ("self.ref_conv = ",)),
@@ -265,7 +275,8 @@ def test_the_lists_of_blocks_are_where_the_table_of_families_says():
         for path, row in families.TRANSFORMERS.items()
         if comfyui_is_at_least(row.since)
         for stage in row.stages
-        if not any(f"self.{stage.modules} = " in source(base.__module__) for base in resolve(path).__mro__[:-1])
+        if isinstance(stage.modules, str)
+        if not any(f"self.{stage.modules.split('.')[0]} = " in source(base.__module__) for base in resolve(path).__mro__[:-1])
     ]
     assert not gone, gone
 

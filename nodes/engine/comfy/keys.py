@@ -27,6 +27,8 @@ UNET_BLOCK = "block"
 BLOCK_KIND = "block_type"
 BLOCK_INDEX = "block_index"
 IMAGE_RANGE = "img_slice"
+LEAVES_SELF_ATTENTION_OUT = "stg_skip_self_attn"
+RUNS_VIDEO = "run_vx"
 
 # Of a guider's conditions
 POSITIVE_PROMPTS = "positive"

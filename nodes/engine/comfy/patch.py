@@ -184,7 +184,7 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
     address_of_call = family.address_of_call(network)
 
     def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):  # noqa: B006
-        forward = Forward(family, network, address_of_call, x.shape, conditions)
+        forward = Forward(family, network, address_of_call, x.shape, {**conditions, "c_crossattn": c_crossattn})
         followed = {**transformer_options, keys.FORWARD: forward}
         out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)
         if forward.miscounted:
@@ -202,18 +202,21 @@ def _follow_transformer(run: Run, options: dict, family: TransformerFamily, netw
             if holder is None:
                 run.outcome.decline(address_of_call[kind, index, 0], Reason.NO_OPTIONS)
             else:
-                holder[keys.TRANSFORMER_OPTIONS] = {**holder[keys.TRANSFORMER_OPTIONS], keys.MARK: Mark(kind, index)}
+                given = holder[keys.TRANSFORMER_OPTIONS]
+                passed_over = bool(given.get(keys.LEAVES_SELF_ATTENTION_OUT)) or not given.get(keys.RUNS_VIDEO, True)
+                holder[keys.TRANSFORMER_OPTIONS] = {**given, keys.MARK: Mark(kind, index, int(passed_over))}
             return extra[keys.ORIGINAL_BLOCK](args) if previous is None else previous(args, extra)
 
         slots[slot] = _never_compiled(marked)
 
     def announce(call: AttentionCall) -> None:
         forward = call.forward
-        address = None if forward is None else forward.next_address(call.mark, call.block)
+        size = call.size(call.q)[1], call.size(call.k)[1]
+        address = None if forward is None else forward.next_address(call.mark, call.block, *size)
         if forward is None or address is None:
             run.announce(None, call.q.device)
             return
-        image, every = forward.squares(call.size(call.q)[1], call.size(call.k)[1], call.image_start)
+        image, every = forward.squares(*size, call.image_start)
         run.announce(address, call.q.device, call.conditions, call.prompts, image=image, every=every)
 
     blocks = list(family.markable_blocks(network))

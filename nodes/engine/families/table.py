@@ -14,12 +14,20 @@ from .transformer import (
     TEXT_ONLY,
     Stage,
     TransformerFamily,
+    at_the_end,
+    at_the_start,
     before_references,
     everything,
     first,
+    in_groups,
     last,
     pair,
 )
+
+
+def before_cached_references(forward, queries: int, keys: int) -> int:
+    """Flux KV Cache lets the reference images ask in the first step alone, and then hands on their keys behind the others."""
+    return 0 if keys - queries == forward.tokens_of("ref_latents") else keys
 
 
 def padded_last(forward, tokens: int, image_start: int | None) -> slice:
@@ -58,8 +66,31 @@ def krea2(forward, tokens: int, image_start: int | None) -> slice:
     return slice(0, 0) if image_start is None else slice(image_start, image_start + forward.image_tokens)
 
 
+def hidream_o1(forward, tokens: int, image_start: int | None) -> slice:
+    """[text, image, reference images]; of the text the last tokens ask with the image."""
+    stop = tokens - forward.length_of("ref_patches")
+    return slice(stop - forward.image_tokens, stop)
+
+
+def all_tokens_are_keys(forward, queries: int, keys: int) -> bool:
+    """Qwen-Image 2.1 goes through its sequence part by part, each with the keys up to its end. The image's is the last."""
+    before = forward.length_of("c_crossattn") + forward.tokens_of("ref_latents")
+    return (queries, keys) == (forward.image_tokens, before + forward.image_tokens)
+
+
+def cascade(side: str) -> Stage:
+    """Stable Cascade runs the blocks of a level several times, and each time is a block of ours."""
+
+    def blocks(network) -> list:
+        levels = zip(getattr(network, f"{side}_blocks"), getattr(network, f"{side}_repeat_mappers"))
+        return [block for level, again in levels for _ in range(len(again) + 1) for block in level if hasattr(block, "attention")]
+
+    return Stage(side, blocks, "attention.attn", side, self_attention_calls=lambda block: int(block.self_attn))
+
+
 FLUX = (Stage("double", "double_blocks", "", "double"), Stage("single", "single_blocks", "", "single"))
 WAN = (Stage("layer", "blocks", "self_attn", "double", attention_calls=2),)
+LTX = (Stage("layer", "transformer_blocks", "attn1", "double"),)
 
 
 QWEN = (Stage("double", "transformer_blocks", "attn", "double"),)
@@ -97,7 +128,7 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
         last,
         slots=True,
     ),
-    "comfy.ldm.flux.model.Flux": TransformerFamily("Flux, Flux 2", FLUX, before_references),
+    "comfy.ldm.flux.model.Flux": TransformerFamily("Flux, Flux 2", FLUX, before_references, queries=before_cached_references),
     "comfy.ldm.chroma.model.Chroma": TransformerFamily("Chroma", FLUX, before_references),
     "comfy.ldm.hunyuan_video.model.HunyuanVideo": TransformerFamily("HunyuanVideo, HunyuanImage", FLUX, hunyuan_video),
     "comfy.ldm.qwen_image.model.QwenImageTransformer2DModel": TransformerFamily("Qwen-Image", QWEN, before_references),
@@ -135,6 +166,24 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
         hidream,
         counted=True,
     ),
+    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer": TransformerFamily(
+        "HiDream-O1", (Stage("layer", "language_model.layers", "self_attn", "double"),), hidream_o1, queries=at_the_end, since="0.22.0"
+    ),
+    "comfy.ldm.qwen_image21.model.QwenImage21Transformer2DModel": TransformerFamily(
+        "Qwen-Image 2.1",
+        (Stage("single", "transformer_blocks", "attn", "single"),),
+        last,
+        unpatched,
+        queries=at_the_end,
+        is_own=all_tokens_are_keys,
+        since="0.34.0",  # written from its code, and tested when it can be
+    ),
+    "comfy.ldm.cascade.stage_c.StageC": TransformerFamily(
+        "Stable Cascade", (cascade("down"), cascade("up")), everything, unpatched, counted=True, queries=at_the_start
+    ),
+    "comfy.ldm.cascade.stage_b.StageB": TransformerFamily(
+        "Stable Cascade", (cascade("down"), cascade("up")), everything, unpatched, counted=True, queries=at_the_start
+    ),
     "comfy.ldm.ideogram4.model.Ideogram4Transformer": TransformerFamily(
         "Ideogram 4", (Stage("layer", "layers", "attention"),), last, patch=unpatched, counted=True, since="0.24.0"
     ),
@@ -148,7 +197,13 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
     "comfy.ldm.wan.model.WanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, wan, slots=True),
     "comfy.ldm.wan.model.SCAILWanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, after_reference, slots=True, since="0.16.0"),
     "comfy.ldm.lightricks.model.LTXVModel": TransformerFamily(
-        "LTX-Video", (Stage("layer", "transformer_blocks", "attn1", "double", attention_calls=2),), everything, unpatched, slots=True
+        "LTX-Video", LTX, everything, unpatched, slots=True, queries=in_groups
+    ),
+    "comfy.ldm.lightricks.av_model.LTXAVModel": TransformerFamily(
+        "LTX 2", LTX, everything, unpatched, slots=True, queries=in_groups, since="0.8.0"
+    ),
+    "comfy.ldm.minimax.model.MiniMaxH3Model": TransformerFamily(
+        "MiniMax H3", (Stage("layer", "blocks", "attn", "double"),), last, slots=True, has_sound=True, since="0.30.0"
     ),
     "comfy.ldm.genmo.joint_model.asymm_models_joint.AsymmDiTJoint": TransformerFamily(
         "Mochi", (Stage("double", "blocks", "attn", "double"),), first, slots=True
@@ -175,9 +230,8 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
     ),
 }
 
-OUT_OF_REACH = "their attention asks for no override, so no node can reach it"
-RECTANGULAR = "in their attention the keys outnumber the queries, and circulation is defined where both are the same tokens"
-WITH_SOUND = "they make sound together with the picture, and Circulation cannot yet tell one's attention from the other's"
+OUT_OF_REACH = "their attention asks for no override (seen in ComfyUI 0.33.0), so no node can reach it"
+FRAME_BY_FRAME = "each frame asks alone in their attention, so no call shows the circulation from one frame to another"
 NO_PICTURES = "they make no pictures"
 
 
@@ -195,13 +249,8 @@ REFUSED: dict[str, Refused] = {
     "comfy.ldm.wan.model.WanModel_S2V": Refused(OUT_OF_REACH),
     "comfy.ldm.ernie.model.ErnieImageModel": Refused(OUT_OF_REACH, since="0.19.0"),
     "comfy.ldm.seedvr.model.NaDiT": Refused(OUT_OF_REACH, since="0.25.0"),
-    "comfy.ldm.cascade.stage_c.StageC": Refused(RECTANGULAR),
-    "comfy.ldm.cascade.stage_b.StageB": Refused(RECTANGULAR),
-    "comfy.ldm.hidream_o1.model.HiDreamO1Transformer": Refused(RECTANGULAR, since="0.22.0"),
-    "comfy.ldm.wan.model_animate2.WanAnimate2Model": Refused(RECTANGULAR, since="0.31.0"),
-    "comfy.ldm.wan.ar_model.CausalWanModel": Refused(RECTANGULAR, since="0.21.0"),
-    "comfy.ldm.lightricks.av_model.LTXAVModel": Refused(WITH_SOUND, since="0.8.0"),
-    "comfy.ldm.minimax.model.MiniMaxH3Model": Refused(WITH_SOUND, since="0.30.0"),
+    "comfy.ldm.wan.model_animate2.WanAnimate2Model": Refused(FRAME_BY_FRAME, since="0.31.0"),
+    "comfy.ldm.wan.ar_model.CausalWanModel": Refused(OUT_OF_REACH, since="0.21.0"),
     "comfy.ldm.audio.dit.AudioDiffusionTransformer": Refused(NO_PICTURES),
     "comfy.ldm.ace.model.ACEStepTransformer2DModel": Refused(NO_PICTURES),
     "comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel": Refused(NO_PICTURES, since="0.12.0"),

@@ -18,7 +18,7 @@ REFERENCE_REFINER = "sees the reference images alone"
 
 HEADS = ("num_heads", "n_heads", "heads", "n_local_heads", "num_attention_heads")
 HEAD_SIZE = ("head_dim", "dim_head", "headdim")
-WIDTH = ("hidden_size", "inner_dim", "img_attn_proj.in_features")
+WIDTH = ("hidden_size", "inner_dim", "img_attn_proj.in_features", "to_q.out_features")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stage:
     """
 
     name: str
-    modules: str  # the attribute of the model that holds the blocks
+    modules: str | Callable[[Module], list[Module]]  # the path to what holds the blocks in the model, or what lists them
     attention: str  # the path in a block to the module that knows its heads
     kind: str | None = None  # ComfyUI's word for the blocks, in its options and slots
     self_attention_calls: Callable[[Module], int] = lambda block: 1
@@ -40,7 +40,12 @@ class Stage:
 
     def blocks(self, network: Module) -> list[Module]:
         """In execution order; none where this network lacks the stage."""
-        blocks = getattr(network, self.modules, None) or ()
+        if callable(self.modules):
+            return self.modules(network)
+        try:
+            blocks = attrgetter(self.modules)(network) or ()
+        except AttributeError:
+            return []
         return list(blocks.values() if isinstance(blocks, ModuleDict) else blocks)
 
 
@@ -51,9 +56,13 @@ class TransformerFamily:
     `image` says where in a call's keys those of the image are: (forward, tokens, image_start) -> slice,
     which may lie outside of them if the call is not what it was taken for; `image_start` is where the model
     itself says that the image starts, if it does. `queries` says where among the keys those of the queries start,
-    in families where keys can outnumber them: (forward, queries, keys) -> int. Which block calls is what ComfyUI says, where it does.
+    in families where keys can outnumber them: (forward, queries, keys) -> int, so far on that they do not fit if that
+    is not known. `is_own`, (forward, queries, keys) -> bool,
+    says whether a call is over the image where a block makes several that its turn does not tell apart. Which block
+    calls is what ComfyUI says, where it does.
     Where not: `slots` says that blocks can be marked, `counted` that calls come in a fixed order.
-    `since` is the first version of ComfyUI that has the class.
+    `has_sound` where sound stands among the tokens: 'all' then means the image's. `since` is the first version of
+    ComfyUI that has the class.
     """
 
     label: str
@@ -63,6 +72,8 @@ class TransformerFamily:
     slots: bool = False
     counted: bool = False
     queries: Callable[..., int] | None = None
+    is_own: Callable[..., bool] | None = None
+    has_sound: bool = False
     since: str = OLDEST
     shows_input = False
 
@@ -148,3 +159,19 @@ def before_references(forward, tokens: int, image_start: int | None) -> slice:
     """[text, image, reference images]"""
     stop = tokens - forward.tokens_of("ref_latents")
     return slice(stop - forward.image_tokens, stop)
+
+
+# Where the queries are among the keys
+
+
+def at_the_start(forward, queries: int, keys: int) -> int:
+    return 0
+
+
+def at_the_end(forward, queries: int, keys: int) -> int:
+    return keys - queries
+
+
+def in_groups(forward, queries: int, keys: int) -> int:
+    """The tokens ask in groups, one after the other, each with all keys."""
+    return forward.asked

@@ -23,7 +23,7 @@ log = logging.getLogger("circulation")
 class Reason(Enum):
     """Why an attention was left alone."""
 
-    UNEQUAL = "queries and keys differ in number there (HyperTile, token merging, guide frames or a cache of keys)"
+    UNEQUAL = "queries and keys differ in number there (HyperTile, token merging or a cache of keys)"
     REPLACED = "another node replaces the self-attention there (such as PAG or SAG)"
     UNEVEN = "the rows there do not divide into positive and negative"
     UNKNOWN = "another node runs the model without saying which rows are positive or negative: choose branches 'both'"
