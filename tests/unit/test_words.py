@@ -82,6 +82,7 @@ def test_a_node_has_a_help_page(id):
     with Image.open(ROOT / "js" / "docs" / picture) as image:
         assert min(image.size) > 100
     assert not re.search(r"\$[^$]+\$", page)  # the front end does not typeset formulas
+    assert not re.search(r"^\|", page, re.MULTILINE)  # a table has no room beside the graph, where the front end shows the page
 
 
 def test_every_help_page_is_a_nodes():
@@ -90,10 +91,10 @@ def test_every_help_page_is_a_nodes():
 
 
 def built(page):
-    """What a translation has in common with its page: its headings, the first cells of its tables, its pictures and what is typed."""
+    """What a translation has in common with its page: its headings, what its lists explain, its pictures and what is typed."""
     headings = re.findall(r"^#+(?= )", page, re.MULTILINE)
-    rows = [re.findall(r"`[^`]+`", first) for first in re.findall(r"^\| (.+?) \|", page, re.MULTILINE)]
-    return headings, rows, re.findall(r"\]\([^)]+\)", page), set(re.findall(r"`([^`]+)`", page)), page.count("\n* **")
+    explained = [re.findall(r"`[^`]+`", first) for first in re.findall(r"^\* ((?:`[^`]+`[,、，]? ?)+)[:：]", page, re.MULTILINE)]
+    return headings, explained, re.findall(r"\]\([^)]+\)", page), set(re.findall(r"`([^`]+)`", page)), page.count("\n* **")
 
 
 @pytest.mark.parametrize("language", ["zh", "ja"])
