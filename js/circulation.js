@@ -2,6 +2,7 @@
 // What the pack adds to ComfyUI's front end: which of its nodes gets which widget.
 
 import { app } from "../../scripts/app.js";
+import { BlockList } from "./blocks.js";
 import { Chart } from "./chart.js";
 import { Painter } from "./painter.js";
 import { keep, kept, listen, results } from "./results.js";
@@ -32,7 +33,7 @@ const widgets = {
     StabilityCompare: addNothing,
     SaveStability: addNothing,
     LoadStability: addNothing,
-    ModelBlocks: addNothing,
+    ModelBlocks: addBlocks,
 };
 
 const views = new WeakMap(); // node → its view: {element?, redraw(), shows?, show(result)?, chart?, problem?}; `shows` names what it shows of a result
@@ -108,6 +109,27 @@ function saidOfGrid({ comparison, sampled, text }) {
     const done = all.filter((file) => file).length;
     const values = { settings: comparison.labels.length, done, all: all.length, sampled };
     return `${say(comparison.running ? "gridRunning" : "grid", values)} ${text && say("last", { line: text })}`;
+}
+
+/** @param {GraphNode} node */
+function addBlocks(node) {
+    const field = (other) => other.comfyClass in widgets && other.widgets?.find((widget) => widget.name === "blocks");
+    const linked = (other) => other.isInputConnected(other.findInputSlot("blocks"));
+    const targets = () => /** @type {[string, string][]} */ (
+        [...everyNode()].filter(([, other]) => field(other) && !linked(other)).map(([id, other]) => [id, `${other.title} #${id}`])
+    );
+    const put = (id, words) => {
+        const [, target] = [...everyNode()].find(([other]) => other === id) ?? [];
+        if (!target) return;
+        app.canvas.emitBeforeChange(); // a step of its own for undo
+        field(target).value = words;
+        app.canvas.emitAfterChange();
+        target.setDirtyCanvas(true, true);
+    };
+    const list = new BlockList(targets, put);
+    addWidget(node, "picks", list.element, 220);
+    node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], 400)]);
+    return { element: list.element, shows: "attentions", show: ({ attentions }) => list.show(attentions), redraw: () => list.draw() };
 }
 
 /** Of a node that says nothing unless something went wrong. */

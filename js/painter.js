@@ -10,17 +10,26 @@ import { say } from "./words.js";
 /** @typedef {import("./words.js").Key} Key */
 
 const MOST = { rows: 32, columns: 64, factor: 2 }; // as in nodes/engine/rules/schedule.py
-const BRUSHES = [0, 0.5, 1, 1.5, 2];
+const BRUSHES = [0, 0.5, 1, 1.5, 2]; // a click away; the field beside them takes what lies between
+const BRUSH_STEP = 0.25;
+const OWN = "circulation:presets"; // where this browser keeps the user's own: {name: grid}
 const FRAME = { left: 14, top: 14, right: 2, bottom: 16 }; // the bars at the left and top paint whole rows and columns
 
 // what a preset makes of a cell whose middle lies at a depth and a time, both from 0 to 1
-const PRESETS = {
+const FILLS = {
     "everywhere 1": () => 1,
     "everywhere 0": () => 0,
     "early half": (depth, time) => (time < 0.5 ? 1 : 0),
     "late half": (depth, time) => (time < 0.5 ? 0 : 1),
     "middle depth": (depth) => (Math.abs(depth - 0.5) < 0.25 ? 1 : 0),
     "ramp down": (depth, time) => round(2 * (1 - time)),
+};
+
+// what becomes of the cell [row, column] of a grid
+const CHANGES = {
+    "mirror in time": (grid, row, column) => grid[row].at(-1 - column),
+    "mirror in depth": (grid, row, column) => grid.at(-1 - row)[column],
+    invert: (grid, row, column) => round(Math.max(...grid.flat()) - grid[row][column]),
 };
 
 export class Painter {
@@ -30,14 +39,22 @@ export class Painter {
         this.write = write;
         this.linked = linked;
         this.draw = onceAFrame(() => this.drawNow());
-        this.brush = 0;
+        this.brush = 0; // its strength
         this.cursor = null; // [row, column] under the pointer or the arrow keys
         this.stroke = null; // the value that is being painted
-        this.brushes = BRUSHES.map((value, i) => this.button(String(value), () => this.choose(i)));
+        this.ramp = null; // the grid as it was before a gradient is drawn on it, and where that begins: {grid, from}
+        this.brushes = BRUSHES.map((value) => this.button(String(value), () => this.choose(value)));
         for (const button of this.brushes) button.setAttribute("role", "radio");
-        this.preset = html("select", { "aria-label": say("fillTheGrid") }, html("option", { value: "" }, say("fill")));
-        this.preset.append(...Object.keys(PRESETS).map((/** @type {Key} */ name) => html("option", { value: name }, say(name))));
-        this.preset.addEventListener("change", () => this.fill(PRESETS[this.preset.value]));
+        this.strength = html("input", { type: "number", min: 0, max: MOST.factor, step: BRUSH_STEP, "aria-label": say("brush"), title: say("brush") });
+        this.strength.addEventListener("change", () => this.choose(Number(this.strength.value)));
+        this.preset = html("select", { "aria-label": say("fillTheGrid") });
+        this.preset.addEventListener("change", () => this.act(this.preset.value));
+        this.name = html("input", { type: "text", class: "name", hidden: "", maxlength: 40, placeholder: say("presetName"), "aria-label": say("presetName") });
+        this.name.addEventListener("keydown", ({ key }) => {
+            if (key === "Enter" && this.name.value.trim()) this.keepPreset(this.name.value.trim());
+            if (key === "Enter" || key === "Escape") this.name.hidden = true;
+        });
+        this.offer();
         this.size = ["rows", "columns"].map((/** @type {Key} */ name) => {
             const input = html("input", { type: "number", min: 1, max: MOST[name], "aria-label": say(name), title: say(name) });
             input.addEventListener("change", () => this.resize());
@@ -52,7 +69,9 @@ export class Painter {
                 "div",
                 { class: "head" },
                 html("span", { role: "radiogroup", "aria-label": say("brush") }, ...this.brushes),
+                this.strength,
                 this.preset,
+                this.name,
                 html("span", {}, this.size[0], " × ", this.size[1]),
             ),
             html("div", { class: "plot" }, this.canvas),
@@ -84,9 +103,53 @@ export class Painter {
         return button;
     }
 
-    choose(i) {
-        this.brush = i;
-        this.brushes.forEach((button, at) => button.setAttribute("aria-checked", at === i));
+    choose(value) {
+        this.brush = Math.min(Math.max(Math.round(value / BRUSH_STEP) * BRUSH_STEP || 0, 0), MOST.factor);
+        this.strength.value = this.brush;
+        this.brushes.forEach((button, at) => button.setAttribute("aria-checked", String(BRUSHES[at] === this.brush)));
+    }
+
+    /** The entries of the list: ways to fill and to change the grid, and the user's own. */
+    offer() {
+        const entry = (value, words) => html("option", { value }, words);
+        const named = (names) => names.map((/** @type {Key} */ name) => entry(name, say(name)));
+        const own = Object.keys(presets());
+        const mine = [...own.map((name) => entry(`own:${name}`, name)), entry("keep", say("keepPreset"))];
+        if (own.length) mine.push(...own.map((name) => entry(`drop:${name}`, say("dropPreset", { name }))));
+        this.preset.replaceChildren(
+            entry("", say("fill")), ...named(Object.keys(FILLS)),
+            html("optgroup", { label: say("change") }, ...named(Object.keys(CHANGES))),
+            html("optgroup", { label: say("ownPresets") }, ...mine),
+        );
+    }
+
+    /** Does what an entry of the list says. */
+    act(entry) {
+        const [kind, ...rest] = entry.split(":");
+        const name = rest.join(":");
+        if (FILLS[entry]) this.fill(FILLS[entry]);
+        else if (CHANGES[entry] && this.ready) this.replace(this.grid.map((row, r) => row.map((_, c) => CHANGES[entry](this.grid, r, c))));
+        else if (kind === "own" && !this.linked()) this.replace(presets()[name].map((row) => [...row]));
+        else if (kind === "drop") this.keepPreset(name, null);
+        else if (kind === "keep" && this.ready) {
+            this.name.hidden = false;
+            this.name.value = "";
+            this.name.focus();
+        }
+        this.preset.selectedIndex = 0;
+    }
+
+    replace(grid) {
+        this.grid = grid;
+        this.keep();
+        this.draw();
+    }
+
+    /** Keeps the grid in this browser under a name; null forgets the name. */
+    keepPreset(name, grid = this.grid) {
+        const { [name]: _, ...others } = presets();
+        localStorage.setItem(OWN, JSON.stringify(grid ? { ...others, [name]: grid } : others));
+        this.offer();
     }
 
     get ready() {
@@ -97,7 +160,7 @@ export class Painter {
         const colours = theme();
         colour(this.element, colours);
         this.element.dataset.locked = !this.ready;
-        for (const control of [...this.brushes, this.preset, ...this.size]) control.disabled = this.linked();
+        for (const control of [...this.brushes, this.strength, this.preset, ...this.size]) control.disabled = this.linked();
         this.cells = [];
         this.canvas.replaceChildren();
         const { clientWidth: width, clientHeight: height } = this.canvas;
@@ -144,6 +207,14 @@ export class Painter {
             return label;
         };
         this.canvas.append(words(say("start"), FRAME.left, "start"), words(say("end"), width - FRAME.right, "end"));
+        const depth = (text, y, anchor) => {
+            const label = words(text, 0, anchor);
+            label.setAttribute("y", "0");
+            label.setAttribute("transform", `translate(9 ${y}) rotate(-90)`);
+            label.setAttribute("pointer-events", "none");
+            return label;
+        };
+        this.canvas.append(depth(say("firstBlocks"), FRAME.top + 2, "end"), depth(say("lastBlocks"), height - FRAME.bottom - 4, "start"));
         this.outline = this.canvas.appendChild(svg("rect", { fill: "none", stroke: colours.text, "stroke-width": 2, visibility: "hidden" }));
         this.hover(this.cursor);
     }
@@ -180,9 +251,10 @@ export class Painter {
         event.preventDefault();
         this.canvas.focus({ preventScroll: true });
         this.canvas.setPointerCapture(event.pointerId);
-        this.stroke = event.shiftKey ? 0 : BRUSHES[this.brush];
+        this.stroke = event.shiftKey ? 0 : this.brush;
         this.last = this.under(event);
-        this.paint(this.last, this.stroke);
+        this.ramp = event.ctrlKey || event.metaKey ? { grid: this.grid.map((row) => [...row]), from: this.last } : null;
+        if (!this.ramp) this.paint(this.last, this.stroke);
         this.hover(this.last);
     }
 
@@ -190,7 +262,8 @@ export class Painter {
         if (!this.ready) return;
         const to = this.under(event);
         if (this.stroke !== null) {
-            for (const place of between(this.last, to)) this.paint(place, this.stroke);
+            if (this.ramp) this.gradient(to);
+            else for (const place of between(this.last, to)) this.paint(place, this.stroke);
             this.last = to;
         }
         this.hover(to);
@@ -199,8 +272,26 @@ export class Painter {
     end(event) {
         if (this.stroke === null) return;
         if (event) this.move(event); // a fast pointer is let go of where it has not been seen to move
-        this.stroke = null;
+        this.stroke = this.ramp = null;
         this.keep();
+    }
+
+    /** From the strength where the stroke began to the brush's at another cell, over all cells between the two. On a bar over whole rows or columns. */
+    gradient([toRow, toColumn]) {
+        const { grid, from: [fromRow, fromColumn] } = this.ramp;
+        const rows = fromRow < 0 ? [0, grid.length - 1] : [fromRow, Math.max(toRow, 0)];
+        const columns = fromColumn < 0 ? [0, grid[0].length - 1] : [fromColumn, Math.max(toColumn, 0)];
+        const [down, across] = [fromRow < 0 ? 0 : rows[1] - rows[0], fromColumn < 0 ? 0 : columns[1] - columns[0]];
+        const length = down ** 2 + across ** 2 || 1;
+        const first = grid[Math.max(fromRow, 0)][Math.max(fromColumn, 0)];
+        const inside = (at, ends) => at >= Math.min(...ends) && at <= Math.max(...ends);
+        grid.forEach((row, r) =>
+            row.forEach((value, c) => {
+                const along = ((r - rows[0]) * down + (c - columns[0]) * across) / length;
+                this.grid[r][c] = inside(r, rows) && inside(c, columns) ? round(first + (this.stroke - first) * along) : value;
+                this.paintCell(r, c);
+            }),
+        );
     }
 
     paint([row, column], value) {
@@ -218,12 +309,7 @@ export class Painter {
     }
 
     fill(cellOf) {
-        if (!this.linked() && cellOf) {
-            this.grid = shaped(this.grid?.length ?? 8, this.grid?.[0].length ?? 12, cellOf);
-            this.keep();
-            this.draw();
-        }
-        this.preset.selectedIndex = 0;
+        if (!this.linked()) this.replace(shaped(this.grid?.length ?? 8, this.grid?.[0].length ?? 12, cellOf));
     }
 
     resize() {
@@ -250,11 +336,13 @@ export class Painter {
             const to = [row + moves[name][0], column + moves[name][1]];
             this.hover([Math.min(Math.max(to[0], 0), rows - 1), Math.min(Math.max(to[1], 0), columns - 1)]);
         } else if (strokes[name] || name === "Delete" || name === "Backspace") {
-            this.paint(strokes[name] ?? [row, column], strokes[name] ? BRUSHES[this.brush] : 0);
+            this.paint(strokes[name] ?? [row, column], strokes[name] ? this.brush : 0);
             this.keep();
             this.hover([row, column]);
         } else if (name in BRUSHES) {
-            this.choose(Number(name));
+            this.choose(BRUSHES[Number(name)]);
+        } else if (name === "+" || name === "-") {
+            this.choose(this.brush + (name === "+" ? BRUSH_STEP : -BRUSH_STEP));
         } else {
             return;
         }
@@ -284,6 +372,16 @@ export class Painter {
             column < 0 ? say("allTimes") : say("time", part(column, this.grid[0].length)),
         ];
         return `${where.join(", ")}${row < 0 || column < 0 ? "" : `: ${round(this.grid[row][column])}`}`;
+    }
+}
+
+/** The user's own presets: {name: grid}; what is no grid is left out. */
+function presets() {
+    try {
+        const kept = Object.entries(JSON.parse(localStorage.getItem(OWN) ?? "{}"));
+        return Object.fromEntries(kept.filter(([, grid]) => parsed(JSON.stringify({ grid }))));
+    } catch {
+        return {};
     }
 }
 

@@ -83,8 +83,9 @@ export function listen(changed, ours, reports) {
 
 /** What we show of a node's output. */
 export function kept(output) {
-    const [chart, comparison] = [output?.stability?.[0], output?.comparison?.[0]];
-    return chart ? { chart } : comparison && { comparison };
+    const known = { chart: output?.stability, comparison: output?.comparison, attentions: output?.model_blocks };
+    const [found] = Object.entries(known).filter(([, values]) => values?.[0]);
+    return found && { [found[0]]: found[1][0] };
 }
 
 /** Keeps a result of the graph on the screen under another node. */

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from comfy_api.latest import io, ui
 
 from .engine.comfy.model import attentions, model_name
+from .engine.rules.blocks import Block
 from .schema import node_schema
 
 
@@ -24,18 +27,19 @@ class ModelBlocks(io.ComfyNode):
 
     @classmethod
     def execute(cls, model) -> io.NodeOutput:
-        text = table(model)
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        try:
+            blocks = attentions(model)
+        except ValueError as error:
+            return io.NodeOutput(str(error), ui=ui.PreviewText(str(error)))
+        text = table(model_name(model), blocks)
+        rows = [[str(block), block.heads, block.head_dim, left_alone or ""] for block, left_alone in blocks]
+        return io.NodeOutput(text, ui={**ui.PreviewText(text).as_dict(), "model_blocks": [rows]})
 
 
-def table(model) -> str:
-    """What a model is, and its attentions as a Markdown table; for a model that cannot be patched, why not."""
-    try:
-        blocks = attentions(model)
-    except ValueError as error:
-        return str(error)
+def table(name: str, blocks: Sequence[tuple[Block, str | None]]) -> str:
+    """What a model is, and its attentions as a Markdown table."""
     lines = [
-        f"{model_name(model)}: {sum(not left_alone for _, left_alone in blocks)} attentions that Circulation can change",
+        f"{name}: {sum(not left_alone for _, left_alone in blocks)} attentions that Circulation can change",
         "",
         _row("block", "heads", "head size", "can be changed"),
         _row("---", "---:", "---:", "---"),

@@ -28,6 +28,7 @@ interface GraphNode {
     computeSize(): [number, number];
     removeWidget(widget: Widget): void;
     setSize(size: [number, number]): void;
+    setDirtyCanvas(foreground: boolean, background: boolean): void;
     findInputSlot(name: string): number;
     isInputConnected(slot: number): boolean;
     addDOMWidget(name: string, type: string, element: HTMLElement, options: WidgetOptions): Widget;

@@ -347,7 +347,7 @@ def test_bars_and_presets_paint_rows_columns_and_all(painter):
 def test_another_size_keeps_the_picture(painter):
     painter.brush("0")
     painter.drag((0, 0), (3, 0))
-    rows, columns = painter.widget("CirculationSchedule").query_selector_all("input")
+    rows, columns = (painter.widget("CirculationSchedule").query_selector(f"input[max='{most}']") for most in (32, 64))
     rows.fill("4")
     rows.dispatch_event("change")
     columns.fill("99")
@@ -367,6 +367,74 @@ def test_the_keyboard_paints(painter, page):
     assert grid(painter) == expected
     assert "depth 38–50 %, sampling 25–33 %: 1" in painter.text("CirculationSchedule", ".note")
     assert len(painter.saved()["nodes"]) == 1  # Delete was the painter's
+
+
+def choose(painter, entry):
+    painter.widget("CirculationSchedule").query_selector("select").select_option(entry)
+
+
+def test_a_brush_between_the_buttons(painter, page):
+    field = painter.widget("CirculationSchedule").query_selector("input[step='0.25']")
+    field.fill("1.25")
+    field.press("Enter")
+    painter.drag((0, 0), (0, 1))
+    painter.plot("CirculationSchedule").focus()
+    for key in ["ArrowDown", "-", "-", " "]:
+        page.keyboard.press(key)
+    assert [row[:2] for row in grid(painter)[:2]] == [[1.25, 1.25], [1, 0.75]]
+    field.fill("7")
+    field.press("Enter")
+    assert field.input_value() == "2"
+
+
+def test_a_gradient_is_drawn_between_two_cells_and_along_a_bar(painter):
+    painter.brush("0")
+    painter.drag((2, 1), (2, 5), modifier="Control")
+    assert grid(painter) == [[1] * 12] * 2 + [[1, 1, 0.75, 0.5, 0.25, 0, 1, 1, 1, 1, 1, 1]] + [[1] * 12] * 5
+    choose(painter, "everywhere 1")
+    painter.brush("2")
+    painter.drag((-1, 8), (-1, 4), modifier="Control")
+    assert grid(painter) == [[1, 1, 1, 1, 2, 1.75, 1.5, 1.25, 1, 1, 1, 1]] * 8
+    painter.keys("Control+z", until=lambda: grid(painter) == ONES)  # one stroke is one step
+
+
+def test_a_grid_is_mirrored_and_inverted(painter):
+    first = [[row + 1 if column == 0 else 0 for column in range(12)] for row in range(2)]
+    painter.js("node('CirculationSchedule').widgets[0].value = JSON.stringify({ grid: values[0] })", first)
+    painter.load(painter.saved())
+    choose(painter, "mirror in time")
+    assert grid(painter) == [row[::-1] for row in first]
+    choose(painter, "mirror in depth")
+    assert grid(painter) == [row[::-1] for row in first[::-1]]
+    choose(painter, "invert")
+    assert grid(painter) == [[2 - cell for cell in row[::-1]] for row in first[::-1]]
+
+
+def test_own_presets_stay_in_the_browser(painter, page):
+    def own():
+        options = painter.widget("CirculationSchedule").query_selector_all("option")
+        return [option.get_attribute("value") for option in options if ":" in option.get_attribute("value")]
+
+    painter.brush("0")
+    painter.drag((1, 1), (1, 5))
+    stroke = grid(painter)
+    choose(painter, "keep")
+    name = painter.widget("CirculationSchedule").query_selector("input.name")
+    name.fill("mine: <b>")
+    name.press("Enter")
+    assert own() == ["own:mine: <b>", "drop:mine: <b>"] and not name.is_visible()
+    choose(painter, "everywhere 1")
+    painter.reload()
+    painter.look_at("CirculationSchedule")
+    choose(painter, "own:mine: <b>")
+    assert grid(painter) == stroke
+    choose(painter, "drop:mine: <b>")
+    assert own() == []
+
+
+def test_the_depth_axis_says_which_end_is_which(painter):
+    words = [text.text_content() for text in painter.widget("CirculationSchedule").query_selector_all("svg text[transform]")]
+    assert words == ["first blocks", "last"]
 
 
 @pytest.mark.parametrize("by", ["mouse", "preset", "keyboard"])
@@ -498,3 +566,4 @@ def test_the_help_page_opens_with_its_picture(screen, page):
     item = page.locator("li", has_text="every_n_steps").first
     assert item.is_visible() and item.evaluate("item => item.offsetWidth > 0.8 * item.parentElement.parentElement.clientWidth")
     assert page.locator("h2", has_text="Two recipes").count() == 1
+

@@ -244,8 +244,8 @@ class Screen:
 
     def cells(self):
         return self.page.evaluate(f"""() => {{ {NODE}
-            const texts = [...widget("CirculationSchedule").querySelectorAll("svg text[pointer-events]")].map(text => text.textContent);
-            const columns = Number(widget("CirculationSchedule").querySelectorAll("input")[1].value);
+            const texts = [...widget("CirculationSchedule").querySelectorAll("svg text[text-anchor=middle]")].map(text => text.textContent);
+            const columns = Number(widget("CirculationSchedule").querySelector("input[max='64']").value);
             return Array.from({{ length: texts.length / columns }}, (_, row) => texts.slice(row * columns, (row + 1) * columns));
         }}""")
 
