@@ -211,7 +211,8 @@ export class Painter {
             const label = words(text, 0, anchor);
             label.setAttribute("y", "0");
             label.setAttribute("transform", `translate(9 ${y}) rotate(-90)`);
-            label.setAttribute("pointer-events", "none");
+            label.setAttribute("fill", colours.text); // they stand on the bars, which are painted with
+            label.style.pointerEvents = "none";
             return label;
         };
         this.canvas.append(depth(say("firstBlocks"), FRAME.top + 2, "end"), depth(say("lastBlocks"), height - FRAME.bottom - 4, "start"));

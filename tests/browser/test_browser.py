@@ -49,9 +49,10 @@ def only(graph, *types):
 
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_loads_with_the_values_it_was_saved_with(server, page, name):
-    saved = workflow(name)
+    saved, types = workflow(name), server.object_info()
+    if "circulation-compare-images" == name and "ImageCompare" not in types:
+        pytest.skip("This ComfyUI has no Compare Images.")
     prompt = open_workflow(page, saved, without_files=name not in RUN_HERE)
-    types = server.object_info()
     for node in saved["nodes"]:
         if types.get(node["type"], {}).get("category") != "circulation":
             continue
@@ -170,10 +171,10 @@ def test_pointer_and_keys_read_values(run, screen, page):
     plot = screen.plot("StabilityProbe")
     box = plot.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 30)
-    assert screen.text("StabilityProbe", ".legend").startswith(f"step {STEPS} of {STEPS}")
+    screen.wait(lambda: screen.text("StabilityProbe", ".legend").startswith(f"step {STEPS} of {STEPS}"))
     page.mouse.move(box["x"] + 48, box["y"] + 30)
+    screen.wait(lambda: screen.text("StabilityProbe", ".legend").startswith(f"step 1 of {STEPS}"))
     first = screen.text("StabilityProbe", ".legend")
-    assert first.startswith(f"step 1 of {STEPS}")
     page.mouse.move(5, 5)
     plot.focus()
     page.keyboard.press("Home")
@@ -186,10 +187,10 @@ def test_pointer_and_keys_read_values(run, screen, page):
 def test_another_measure_can_be_chosen_and_is_kept(run, screen):
     screen.look_at("StabilityProbe")
     before = screen.plot("StabilityProbe").screenshot()
-    screen.widget("StabilityProbe").query_selector("select").select_option("alignment")
+    screen.widget("StabilityProbe").query_selector("select").select_option("instability")
     screen.wait(lambda: screen.plot("StabilityProbe").screenshot() != before)
     screen.load(screen.saved())
-    assert screen.widget("StabilityProbe").query_selector("select").input_value() == "alignment"
+    assert screen.widget("StabilityProbe").query_selector("select").input_value() == "instability"
 
 
 def test_a_chart_is_saved_as_png_and_csv(run, screen, page):

@@ -31,6 +31,7 @@ HARMLESS = [
     r"Error loading core workflow templates",  # a package of ComfyUI's that is left out here
     r"violates the (following|document's) Content Security Policy",  # --disable-api-nodes keeps it from asking other hosts
     r"^Failed to fetch$",  # what comes of that in 1.49.6
+    r"^Error fetching file size: ",  # and in 1.32.9, of the model files that a workflow offers
     r"/api/jobs\?|JobsApiError|^\[Jobs API\]",  # 1.49.6 and newer on an older ComfyUI, which has no such thing
     r"^ComfyApp graph accessed before initialization",  # 1.49.6
     r"^Attempted to cleanup event listeners for graph that was never set up",  # 1.32.9, when Nodes 2.0 is turned on or off
