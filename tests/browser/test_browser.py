@@ -50,7 +50,7 @@ def only(graph, *types):
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_a_workflow_loads_with_the_values_it_was_saved_with(server, page, name):
     saved, types = workflow(name), server.object_info()
-    if "circulation-compare-images" == name and "ImageCompare" not in types:
+    if name == "circulation-compare-images" and "ImageCompare" not in types:
         pytest.skip("This ComfyUI has no Compare Images.")
     prompt = open_workflow(page, saved, without_files=name not in RUN_HERE)
     for node in saved["nodes"]:
