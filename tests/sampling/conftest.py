@@ -2,6 +2,7 @@ import pytest
 import torch
 from comfy.ldm.modules import attention
 from support import others
+from support.host import engine
 
 
 @pytest.fixture
@@ -12,3 +13,11 @@ def compiler(monkeypatch):
     with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):  # instead of giving up compiling
         yield others.Compiler()
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def statuses(monkeypatch):
+    """The line that each node gets, by its id."""
+    events, sent = engine("comfy.events"), {}
+    monkeypatch.setattr(events, "send", lambda event, node, data: sent.update({node: data["text"]} if event == events.STATUS else {}))
+    return sent

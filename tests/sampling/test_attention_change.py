@@ -6,25 +6,11 @@ import re
 
 import pytest
 import torch
-from comfy_execution.utils import CurrentNodeContext
 from support import models, transformers
-from support.host import engine, patch, probe
+from support.host import engine, made_by, patch, probe
 from support.sampling import sample
 
 record = engine("records.record")
-
-
-@pytest.fixture
-def told(monkeypatch):
-    """What is sent, by node."""
-    sent = {}
-
-    def send(event, node, data):
-        if "text" in data:
-            sent[node] = data["text"]
-
-    monkeypatch.setattr(engine("comfy.events"), "send", send)
-    return sent
 
 
 @pytest.fixture
@@ -49,12 +35,6 @@ def median(ratios):
     return float(torch.cat([rows for calls in ratios for rows in calls]).quantile(0.5))
 
 
-def as_node(model, node_id="CirculationControl", **inputs):
-    """As ComfyUI runs the node with id 1."""
-    with CurrentNodeContext("prompt", "1", 0):
-        return patch(model, node_id, **inputs)
-
-
 def percent_in(line):
     return float(re.search(r"Attention changed by (\S+) %", line).group(1)) / 100
 
@@ -69,54 +49,53 @@ PAPER = [
 
 
 @pytest.mark.parametrize("inputs", PAPER, ids=str)
-def test_the_papers_method_is_measured_at_every_step(inputs, told, outside):
-    probed, live = probe(as_node(models.build("sd15"), **inputs))
+def test_the_papers_method_is_measured_at_every_step(inputs, statuses, outside):
+    probed, live = probe(made_by("1", models.build("sd15"), **inputs))
     sample(probed, steps=3, batch=2)
     (run,) = live.of(None).runs
     assert len(outside) == 3
     assert run.info.attention_change == pytest.approx(median(outside.values()), rel=1e-4)
     assert run.info.attention_change_in == "all steps"
-    assert percent_in(told["1"]) == pytest.approx(run.info.attention_change, rel=0.05) and "first step" not in told["1"]
+    assert percent_in(statuses["1"]) == pytest.approx(run.info.attention_change, rel=0.05) and "first step" not in statuses["1"]
     first = next(csv.DictReader(io.StringIO(record.to_csv(live.of(None)))))
     assert float(first["attention_change"]) == pytest.approx(run.info.attention_change, rel=1e-5)
     assert first["attention_change_in"] == "all steps"
 
 
 @pytest.mark.parametrize("inputs", [dict(alpha=1.05, beta=3.0, method="one pass"), dict(alpha=1.2, beta=1.0)], ids=str)
-def test_one_call_is_measured_at_its_first_step_and_says_so(inputs, told, outside):
-    probed, live = probe(as_node(models.build("sd15"), start_percent=0.3, **inputs))
+def test_one_call_is_measured_at_its_first_step_and_says_so(inputs, statuses, outside):
+    probed, live = probe(made_by("1", models.build("sd15"), start_percent=0.3, **inputs))
     sample(probed, steps=4)
     (run,) = live.of(None).runs
     first = min(outside)
     assert first > 1 and len(outside) > 1
     assert run.info.attention_change == pytest.approx(median([outside[first]]), rel=1e-4)
     assert run.info.attention_change_in == "first step"
-    assert re.search(r"Attention changed by \S+ % in the first step\.", told["1"])
+    assert re.search(r"Attention changed by \S+ % in the first step\.", statuses["1"])
 
 
-def test_image_and_text_in_one_attention(told, outside):
+def test_image_and_text_in_one_attention(statuses, outside):
     name = next(name for name in ("flux", "lumina2", "sd3") if name in transformers.PRESENT)
-    probed, live = probe(as_node(transformers.build(name), alpha=1.2, beta=3.0, tokens="all"))
+    probed, live = probe(made_by("1", transformers.build(name), alpha=1.2, beta=3.0, tokens="all"))
     transformers.sample(probed, name)
     (run,) = live.of(None).runs
     assert run.info.attention_change == pytest.approx(median(outside.values()), rel=1e-4)
 
 
-def test_each_node_has_its_own_number_and_the_record_that_of_all(told):
-    weak = as_node(models.build("sd15"), alpha=1.02, beta=1.5, branches="positive")
-    with CurrentNodeContext("prompt", "2", 0):
-        both = patch(weak, alpha=1.5, beta=3.0, branches="negative")
+def test_each_node_has_its_own_number_and_the_record_that_of_all(statuses):
+    weak = made_by("1", models.build("sd15"), alpha=1.02, beta=1.5, branches="positive")
+    both = made_by("2", weak, alpha=1.5, beta=3.0, branches="negative")
     probed, live = probe(both)
     sample(probed)
     (run,) = live.of(None).runs
-    assert percent_in(told["1"]) < run.info.attention_change < percent_in(told["2"])
+    assert percent_in(statuses["1"]) < run.info.attention_change < percent_in(statuses["2"])
 
 
-def test_nothing_is_said_where_nothing_was_changed(told):
-    probed, live = probe(as_node(models.build("sd15"), alpha=1.0))
+def test_nothing_is_said_where_nothing_was_changed(statuses):
+    probed, live = probe(made_by("1", models.build("sd15"), alpha=1.0))
     sample(probed)
     (run,) = live.of(None).runs
-    assert run.info.attention_change is None and "Attention changed" not in told["1"]
+    assert run.info.attention_change is None and "Attention changed" not in statuses["1"]
     assert next(csv.DictReader(io.StringIO(record.to_csv(live.of(None)))))["attention_change"] == ""
 
 

@@ -1,13 +1,10 @@
 """What a Circulation node is told after a run: one honest line about its own rule."""
 
-import re
-
 import comfy_extras.nodes_pag
 import pytest
-from comfy_execution.utils import CurrentNodeContext
 from support import models, others
-from support.host import engine, node, patch
-from support.sampling import sample
+from support.host import made_by, node
+from support.sampling import sample, without_change
 
 
 @pytest.fixture(scope="module")
@@ -15,71 +12,52 @@ def model():
     return models.build("sd15")
 
 
-@pytest.fixture
-def told(monkeypatch):
-    """What is sent, by node."""
-    sent = {}
-    monkeypatch.setattr(engine("comfy.events"), "send", lambda event, node, data: sent.update({node: data["text"]}))
-    return sent
-
-
-def without_change(told):
-    """How much attention changed has a file of its own."""
-    return {node: re.sub(r" Attention changed by \S+ %( in the first step)?\.", "", line) for node, line in told.items()}
-
-
-def made_by(id, model, node_id="CirculationControl", **inputs):
-    """As ComfyUI runs a node: under its id."""
-    with CurrentNodeContext("prompt", id, 0):
-        return patch(model, node_id, **inputs)
-
-
-def test_each_node_hears_of_its_own_blocks_steps_and_branches(model, told):
+def test_each_node_hears_of_its_own_blocks_steps_and_branches(model, statuses):
     both = made_by("2", made_by("1", model, blocks="middle"), blocks="output", branches="negative", end_percent=0.5)
     sample(both, steps=4)
-    assert without_change(told) == {
+    assert without_change(statuses) == {
         "1": "1 of 10 blocks hit, all 4 steps, positive and negative.",
         "2": "6 of 10 blocks hit, steps 1 to 2 of 4, negative.",
     }
 
 
-def test_a_schedule_counts_as_it_acts(model, told):
+def test_a_schedule_counts_as_it_acts(model, statuses):
     grid = node("CirculationSchedule").execute('{"grid": [[0, 1], [0, 0]]}').result[0]
     sample(made_by("1", model, schedule=grid), steps=4)
-    assert without_change(told) == {"1": "5 of 10 blocks hit, steps 3 to 4 of 4, positive and negative."}
+    assert without_change(statuses) == {"1": "5 of 10 blocks hit, steps 3 to 4 of 4, positive and negative."}
 
 
-def test_a_node_whose_blocks_another_has_taken_is_told_so(model, told):
+def test_a_node_whose_blocks_another_has_taken_is_told_so(model, statuses):
     sample(made_by("2", made_by("1", model, blocks="middle, output"), blocks="all"))
-    assert told["1"] == "No block hit. Nearer to the sampler another Circulation node decides at 7 of its 7 blocks."
-    assert told["2"].startswith("10 of 10 blocks hit")
+    assert statuses["1"] == "No block hit. Nearer to the sampler another Circulation node decides at 7 of its 7 blocks."
+    assert statuses["2"].startswith("10 of 10 blocks hit")
 
 
-def test_a_node_that_is_off_says_so(model, told):
+def test_a_node_that_is_off_says_so(model, statuses):
     sample(made_by("1", model, alpha=1.0))
-    assert told == {"1": "Off: the model is left as it is."}
+    assert statuses == {"1": "Off: the model is left as it is."}
     sample(made_by("2", model, schedule=node("CirculationSchedule").execute('{"grid": [[0]]}').result[0]))
-    assert told["2"] == "Off: the model is left as it is."
+    assert statuses["2"] == "Off: the model is left as it is."
 
 
-def test_what_was_left_alone_is_told_to_those_whose_blocks_it_was(model, told):
+def test_what_was_left_alone_is_told_to_those_whose_blocks_it_was(model, statuses):
     replaced = others.execute(comfy_extras.nodes_pag.PerturbedAttentionGuidance, model, scale=3.0)
     sample(made_by("2", made_by("1", replaced, blocks="input"), blocks="middle"))
-    assert "Left alone" not in told["1"]
-    assert "Left alone in 2 calls at middle.0.0: another node replaces the self-attention there" in told["2"]
+    assert "Left alone" not in statuses["1"]
+    assert "Left alone in 2 calls at middle.0.0: another node replaces the self-attention there" in statuses["2"]
 
 
-def test_a_run_that_stops_early_says_so(model, told):
+def test_a_run_that_stops_early_says_so(model, statuses):
     def stop(step, *_):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
         sample(made_by("1", model), callback=stop)
-    assert told["1"].startswith("Stopped early. 10 of 10 blocks hit")
+    assert statuses["1"].startswith("Stopped early. 10 of 10 blocks hit")
 
 
-def test_the_log_and_the_node_say_that_it_was_one_pass(model, told, caplog):
+def test_the_log_and_the_node_say_that_it_was_one_pass(model, statuses, caplog):
     caplog.set_level("INFO", "circulation")
     sample(made_by("1", model, alpha=1.05, beta=3.0, method="one pass"), steps=2)
     assert "alpha 1.05 beta 3 in one pass at alpha 1.15 on all: 10 of 10 blocks hit" in caplog.text
-    assert without_change(told) == {"1": "10 of 10 blocks hit, all 2 steps, positive and negative, in one pass at alpha 1.15."}
+    assert without_change(statuses) == {"1": "10 of 10 blocks hit, all 2 steps, positive and negative, in one pass at alpha 1.15."}

@@ -15,6 +15,7 @@ torch.set_num_threads(1)  # models this small gain nothing from more, and lose m
 PACK = load(ROOT)
 
 import nodes as comfy_nodes
+from comfy_execution.utils import CurrentNodeContext
 from comfyui_version import __version__ as COMFYUI
 
 # Our nodes that a user can add to a graph. Those within a grid are hidden from search as deprecated ones are.
@@ -28,6 +29,12 @@ NODES = {
 def engine(name: str):
     """A module of the pack's engine."""
     return importlib.import_module(f"{PACK}.nodes.engine.{name}")
+
+
+def made_by(id: str, model, node_id: str = "CirculationControl", **inputs):
+    """`patch`, as ComfyUI runs a node: under its id."""
+    with CurrentNodeContext("prompt", id, 0):
+        return patch(model, node_id, **inputs)
 
 
 def comfyui_is_at_least(version: str) -> bool:
