@@ -18,10 +18,7 @@ export class BlockList {
         this.words = html("span", { class: "note", role: "status" });
         this.target = html("select", { "aria-label": say("targetNode") });
         this.button = html("button", { type: "button" }, say("putBlocks"));
-        this.button.addEventListener("click", () => {
-            put(this.target.value, this.words.textContent);
-            this.offer();
-        });
+        this.button.addEventListener("click", () => put(this.target.value, this.words.textContent));
         this.rows = html("div", { class: "rows" });
         this.element = html("div", { class: "circulation blocks" }, html("div", { class: "head" }, this.target, this.button), this.words, this.rows);
         holdPresses(this.element);
@@ -82,15 +79,16 @@ export class BlockList {
         }
         const words = shortest(this.picked, [...this.boxes.keys()]);
         this.words.textContent = this.words.title = words || say(this.boxes.size ? "pickBlocks" : "notListed");
-        this.offer(Boolean(words));
+        this.offer();
     }
 
-    offer(any = this.picked.length > 0) {
+    /** The nodes that can take the words, and whether there is anything to put. */
+    offer() {
         const [before, targets] = [this.target.value, this.targets()];
         this.target.replaceChildren(...targets.map(([id, title]) => html("option", { value: id }, title)));
         if (targets.some(([id]) => id === before)) this.target.value = before;
         this.target.hidden = !targets.length;
-        this.button.disabled = !targets.length || !any;
+        this.button.disabled = !targets.length || !this.picked.length;
     }
 
     draw() {
@@ -151,6 +149,6 @@ function items(chosen, all) {
     };
     return [...new Set(all.map(parts(1)))].flatMap((stage) => {
         if (whole(stage, 1)) return [stage];
-        return ranges(below(stage, 1), 2, (block) => (within(block, 2).length > 1 || within(block, 2)[0] !== block ? ranges(below(block, 2), 3, () => []) : []));
+        return ranges(below(stage, 1), 2, (block) => ranges(below(block, 2), 3, () => []));
     });
 }

@@ -73,11 +73,7 @@ function addPainter(node) {
     text.hidden = true; // for the canvas
     text.options.hidden = true; // for Nodes 2.0
     text.computeSize = () => [0, -4]; // older front ends leave room for what is hidden
-    const write = (value) => {
-        app.canvas.emitBeforeChange(); // a step of its own for undo, however it was made
-        text.value = value;
-        app.canvas.emitAfterChange();
-    };
+    const write = (value) => setValue(text, value);
     const linked = () => node.isInputConnected(node.findInputSlot("grid"));
     const painter = new Painter(() => text.value, write, linked);
     addWidget(node, "painter", painter.element, 280);
@@ -119,11 +115,9 @@ function addBlocks(node) {
         [...everyNode()].filter(([, other]) => field(other) && !linked(other)).map(([id, other]) => [id, `${other.title} #${id}`])
     );
     const put = (id, words) => {
-        const [, target] = [...everyNode()].find(([other]) => other === id) ?? [];
+        const target = nodeWith(id);
         if (!target) return;
-        app.canvas.emitBeforeChange(); // a step of its own for undo
-        field(target).value = words;
-        app.canvas.emitAfterChange();
+        setValue(field(target), words);
         target.setDirtyCanvas(true, true);
     };
     const list = new BlockList(targets, put);
@@ -163,6 +157,13 @@ function addWidget(node, name, element, least, fixed = false) {
     return widget;
 }
 
+/** As a step of its own for undo, however it came about. */
+function setValue(widget, value) {
+    app.canvas.emitBeforeChange();
+    widget.value = value;
+    app.canvas.emitAfterChange();
+}
+
 /** On the classic canvas: what the wheel and the middle button do there, they do over the element too. Nodes 2.0 sees to it itself. */
 function passOn(element) {
     const pass = (name, concerns, method) =>
@@ -186,10 +187,17 @@ function* everyNode(graph = app.rootGraph, before = "") {
     }
 }
 
-function show(id, result) {
+/** The node of the workflow with this id, or null. */
+function nodeWith(id) {
     for (const [nodeId, node] of everyNode()) {
-        if (nodeId === id) fill(node, result);
+        if (nodeId === id) return node;
     }
+    return null;
+}
+
+function show(id, result) {
+    const node = nodeWith(id);
+    if (node) fill(node, result);
 }
 
 function fill(node, result) {
@@ -309,7 +317,7 @@ app.registerExtension({
 
     setup() {
         document.head.append(html("link", { rel: "stylesheet", href: new URL("circulation.css", import.meta.url) }));
-        const reports = (id) => [...everyNode()].some(([nodeId, node]) => nodeId === id && views.get(node)?.shows === "text");
+        const reports = (id) => views.get(nodeWith(id))?.shows === "text";
         listen(show, (type) => type in widgets, reports);
         app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(redraw, PALETTE_SET));
     },
@@ -334,9 +342,8 @@ app.registerExtension({
             const result = kept(outputs[id]);
             if (!result) continue;
             fill(node, result);
-            for (const [nodeId, probe] of everyNode()) {
-                if (nodeId === result.chart?.probe && !filled.has(probe)) fill(probe, result);
-            }
+            const probe = nodeWith(result.chart?.probe);
+            if (probe && !filled.has(probe)) fill(probe, result);
         }
     },
 

@@ -380,7 +380,7 @@ export class Painter {
 function presets() {
     try {
         const kept = Object.entries(JSON.parse(localStorage.getItem(OWN) ?? "{}"));
-        return Object.fromEntries(kept.filter(([, grid]) => parsed(JSON.stringify({ grid }))));
+        return Object.fromEntries(kept.filter(([, grid]) => isGrid(grid)));
     } catch {
         return {};
     }
@@ -390,11 +390,18 @@ function presets() {
 function parsed(text) {
     try {
         const { grid } = JSON.parse(text);
-        const good = grid.length >= 1 && grid.length <= MOST.rows && grid[0].length >= 1 && grid[0].length <= MOST.columns &&
-            grid.every((row) => row.length === grid[0].length && row.every((cell) => typeof cell === "number" && cell >= 0 && cell <= MOST.factor));
-        return good ? grid.map((row) => [...row]) : null;
+        return isGrid(grid) ? grid : null;
     } catch {
         return null;
+    }
+}
+
+function isGrid(grid) {
+    const good = (row) => row.length === grid[0].length && row.every((cell) => typeof cell === "number" && cell >= 0 && cell <= MOST.factor);
+    try {
+        return grid.length >= 1 && grid.length <= MOST.rows && grid[0].length >= 1 && grid[0].length <= MOST.columns && grid.every(good);
+    } catch {
+        return false; // nothing like one
     }
 }
 

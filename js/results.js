@@ -84,7 +84,7 @@ export function listen(changed, ours, reports) {
 /** What we show of a node's output. */
 export function kept(output) {
     const known = { chart: output?.stability, comparison: output?.comparison, attentions: output?.model_blocks };
-    const [found] = Object.entries(known).filter(([, values]) => values?.[0]);
+    const found = Object.entries(known).find(([, values]) => values?.[0]);
     return found && { [found[0]]: found[1][0] };
 }
 
