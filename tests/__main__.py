@@ -15,7 +15,7 @@ from demo.evidence.__main__ import REQUIREMENTS as EVIDENCE
 
 TESTS = Path(__file__).resolve().parent
 TIERS = ["unit", "gpu", "sampling", "server", "browser", "study"]  # folders, the quickest first
-REQUIREMENTS = ["pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "prdc", *EVIDENCE]
+REQUIREMENTS = ["pytest", "pytest-instafail", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "prdc", *EVIDENCE]
 # The tests of the front end wait for a browser most of the time: the others run beside them. -n 0 is one after the other.
 TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]

@@ -150,11 +150,11 @@ def _heat_map(axis, run: RunRecord, measure: str) -> None:
 
 
 def _difference(axis, run: RunRecord, first: RunRecord, measure: str, blocks: Sequence[str]) -> None:
-    at, values = difference(run, first, MEASURES.index(measure), blocks)
+    name, (at, values) = measure, difference(run, first, MEASURES.index(measure), blocks)
     if measure == ENERGY:
-        values = values / _largest(aligned(first, first, MEASURES.index(measure), blocks)[1].T).T
+        name, values = "share of energy", values / _largest(aligned(first, first, MEASURES.index(measure), blocks)[1].T).T
     most = max(abs(limit) for limit in _limits(values)) or 1.0
-    label = wrapped(f"{measure}: {run.info.label} {MINUS} {first.info.label}", 40)
+    label = wrapped(f"{name}: {run.info.label} {MINUS} {first.info.label}", 40)
     _grid(axis, values.T, at, blocks, label, cmap="cividis", vmin=-most, vmax=most)
 
 

@@ -189,8 +189,7 @@ class Outcome:
         """For each node that added a rule: its id, what came of its rule in this run, in a line, and the blocks that it hit."""
         for number, rule in enumerate(self._plan.rules):
             if rule.node is not None:
-                hit = {address for n, address, _ in self._hit if n == number}
-                yield rule.node, " ".join(self._status(number)), describe(self._among(hit, None))
+                yield rule.node, " ".join(self._status(number)), describe(self._among(self._blocks_hit([number]), None))
 
     def _status(self, number: int) -> Iterator[str]:
         rule = self._plan.rules[number]
@@ -199,7 +198,7 @@ class Outcome:
         if rule.off:
             yield "Off: the model is left as it is."
             return
-        hit = any(n == number for n, *_ in self._hit)
+        hit = self._blocks_hit([number])
         method = f", {rule.one_pass}" if rule.one_pass else ""
         yield f"{self._extent([number])}{method}." if hit else "No block hit."
         if change := self.attention_change([number]):
@@ -240,11 +239,12 @@ class Outcome:
 
     def _extent(self, rules: Sequence[int]) -> str:
         """How many blocks, which steps and which branches these rules have acted on."""
-        hit = [(address, branch) for rule, address, branch in self._hit if rule in rules]
-        blocks = {address for address, _ in hit}
-        acted = {branch for _, branch in hit}
+        acted = {branch for rule, _, branch in self._hit if rule in rules}
         branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if acted & {b, UNKNOWN}) or "no branch"
-        return f"{len(blocks)} of {len(self._blocks)} blocks hit, {self._steps(rules)}, {branches}"
+        return f"{len(self._blocks_hit(rules))} of {len(self._blocks)} blocks hit, {self._steps(rules)}, {branches}"
+
+    def _blocks_hit(self, rules: Collection[int]) -> set[Address]:
+        return {address for rule, address, _ in self._hit if rule in rules}
 
     def _steps(self, rules: Sequence[int]) -> str:
         """The steps at which one of these rules acted, as 'steps 3 to 7 of 20'."""
