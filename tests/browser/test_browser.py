@@ -169,11 +169,13 @@ def test_a_run_from_the_cache_leaves_the_charts(run, screen):
 def test_pointer_and_keys_read_values(run, screen, page):
     screen.look_at("StabilityProbe")
     plot = screen.plot("StabilityProbe")
-    box = plot.bounding_box()
-    page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 30)
-    screen.wait(lambda: screen.text("StabilityProbe", ".legend").startswith(f"step {STEPS} of {STEPS}"))
-    page.mouse.move(box["x"] + 48, box["y"] + 30)
-    screen.wait(lambda: screen.text("StabilityProbe", ".legend").startswith(f"step 1 of {STEPS}"))
+
+    def shows(step):
+        return lambda: screen.text("StabilityProbe", ".legend").startswith(f"step {step} of {STEPS}")
+
+    screen.point_at(plot, 48, 30, shows(1))
+    screen.point_at(plot, plot.bounding_box()["width"] - 12, 30, shows(STEPS))
+    screen.point_at(plot, 48, 30, shows(1))
     first = screen.text("StabilityProbe", ".legend")
     page.mouse.move(5, 5)
     plot.focus()

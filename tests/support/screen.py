@@ -44,6 +44,17 @@ class Screen:
             self.page.wait_for_timeout(20)
         return value
 
+    def point_at(self, element, x, y, until):
+        """Moves the pointer to a place in an element until something shows there: where the page moves meanwhile, a pointer at rest misses it."""
+
+        def shows():
+            box = element.bounding_box()
+            for off in (1, 0):
+                self.page.mouse.move(box["x"] + x + off, box["y"] + y)
+            return until()
+
+        self.wait(shows)
+
     def settle(self, frames=9):
         """Waits until nodes and our widgets look the same for so many frames of the page, each followed by a timer of its own.
 

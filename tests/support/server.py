@@ -16,7 +16,7 @@ from playwright.sync_api import sync_playwright
 ROOT = Path(__file__).resolve().parents[2]
 COMFY = Path(os.environ["COMFYUI_PATH"])
 
-PATIENCE = 600  # seconds that anything may take, on a machine that has much else to do: only what hangs is given up
+PATIENCE = 240  # seconds that anything may take, on a machine that has much else to do: only what hangs is given up
 READY = "window.app?.extensionManager && window.app?.canvas && window.app?.graph"  # of the front end
 
 CHROMIUM_ARGUMENTS = [
