@@ -6,7 +6,7 @@ import os
 
 from ..environment import prepare
 
-REQUIREMENTS = ["pandas", "scipy", "scikit-learn", "torch-fidelity", "vendi-score"]
+REQUIREMENTS = ["pandas", "scipy", "scikit-learn", "statsmodels", "torch-fidelity", "vendi-score"]
 
 parser = argparse.ArgumentParser(prog="python3 -m demo.evidence", description=__doc__)
 size = parser.add_mutually_exclusive_group()

@@ -149,7 +149,7 @@ def test_the_published_archive_holds_what_its_pages_show_and_nothing_else():
     assert {path for path in archive if path.startswith("demo/")} <= shown
 
 
-@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]), ids=lambda page: page.name)
 def test_links_of_the_pages_lead_somewhere(page):
     for words, target in links(page):
         path, _, anchor = target.partition("#")

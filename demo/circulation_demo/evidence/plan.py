@@ -46,6 +46,7 @@ COMPONENTS = 32
 REFERENCE = 2000  # held-out images that stand for the true distribution
 QUANTILES = (0.01, 0.05, 0.5, 0.95)  # of the distance to the nearest training image
 RESAMPLES = 200
+VISIBLE = 0.05  # of full range, as the root of the mean square over an image: what changes by more is called visibly changed
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""From CSVs to what people read: tables in Markdown, graphs, and the tables of EVIDENCE.md."""
+"""From CSVs to what people read: tables in Markdown, graphs, and the tables of the documents."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from matplotlib.figure import Figure
 from pandas import DataFrame, Series, isna, read_csv
 
 from .. import DEMO, ROOT
+from . import metrics
 from .data import Samples, avatars
 from .evaluate import DIFFERENCE, STABILITY, STAGES, Z
 from .judge import IMAGE_CHANGE, SPACES
-from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, static
+from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, VISIBLE, adaptive, static
 
-EVIDENCE = ROOT / "EVIDENCE.md"
+DOCUMENTS = (ROOT / "EVIDENCE.md", ROOT / "docs" / "evidence" / "one-model.md")
 EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
+# What the page shows of the main settings and the strongest
+STRENGTHS = ((1.05, 3.0), (1.2, 3.0), (1.2, 5.0), (1.5, 5.0), (0.8, 3.0), (0.8, 5.0), (0.5, 5.0))
+SHOWN = (*(static(*strength).name for strength in STRENGTHS), adaptive(1.2, 5.0).name)
+SIDES = (static(0.8, 5.0).name, static(1.2, 5.0).name)
+OVER_MODELS = (
+    "prompt recognised", "mixture index", "spread, classifier", "density, pixels", "train distance, pixels", "Vendi, pixels", "FID, pixels",
+    "FID, classifier",
+)  # fmt: skip
 OF_SETS = ("precision", "recall", "density", "coverage", "FID", "Vendi")
 REPEATED = (
     "FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier"
@@ -51,6 +60,7 @@ def write(samples: Samples, results: Path) -> None:
     for name, table in tables(results).items():
         (results / f"{name}.md").write_text(table, encoding="utf-8")
     graphs = {"strength": strength, "places": places, "prediction": prediction, "correlations": correlations, "regimes": regimes}
+    graphs |= {"models": models, "changed": strengths}
     for name, draw in graphs.items():
         save(draw(results), results / f"{name}.png")
     save(contact_sheet(samples), results / "avatars.png")
@@ -70,6 +80,8 @@ def tables(results: Path) -> dict[str, str]:
     texts["correlations"] = correlations_table(read_csv(results / "correlations.csv"))
     texts["regimes"] = regimes_table(read_csv(results / "regimes.csv"))
     texts["seed-sets"] = sets_of_seeds_table(read_csv(results / "sets.csv"))
+    texts["changed"] = changed_table(changed(read_csv(results / "images.csv")))
+    texts["models"] = models_table(results)
     return texts
 
 
@@ -158,6 +170,46 @@ def sets_of_seeds_table(differences: DataFrame) -> str:
         for setting, rows in groups(differences, "setting")
     ]
     return markdown(["", *in_lines(names)], rows)
+
+
+def changed(images: DataFrame) -> DataFrame:
+    """Of each setting the share of pictures that change visibly, that lose a prompted detail and that gain one."""
+    keys = ["seed set", "prompt", "image"]
+    plain = where(images, setting=BASELINE.name).set_index(keys)["prompt recognised"]
+    others = images[images["setting"] != BASELINE.name].set_index(keys)
+    gained = others["prompt recognised"] - plain.reindex(others.index)
+    seen = {"visibly changed": others[IMAGE_CHANGE] > VISIBLE, "lost a detail": gained < -1e-6, "gained a detail": gained > 1e-6}
+    return DataFrame({"setting": others["setting"], **seen}).groupby("setting", sort=False).mean()
+
+
+def changed_table(shares: DataFrame) -> str:
+    rows = [[name.removeprefix("static: "), *(f"{100 * share:.1f}" for share in shares.loc[name])] for name in SHOWN]
+    return markdown(["of 100 pictures", *shares.columns], rows)
+
+
+def of_models(results: Path) -> dict[str, DataFrame]:
+    """The main settings' measures of each model of the repository, the one in the box last."""
+    files = {f"{path.stem} steps": path for path in sorted(EARLIER.glob("*.csv"), key=lambda path: int(path.stem))}
+    return {name: where(read_csv(path), cohort="main") for name, path in {**files, "in the box": results / "measures.csv"}.items()}
+
+
+def of_each_model(results: Path, setting: str, measure: str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+    """Differences from the baseline, their standard errors, and the baseline's values, (models,) each."""
+    rows = [where(table, setting=setting, measure=measure).iloc[0] for table in of_models(results).values()]
+    differences, errors, values = (numpy.array([row[c] for row in rows], float) for c in ("difference", "difference error", "value"))
+    return differences, errors, values - differences
+
+
+def models_table(results: Path) -> str:
+    """Random effects over the models of the repository; bold where the interval leaves out zero."""
+
+    def cell(setting: str, measure: str) -> str:
+        effect = metrics.over_models(*of_each_model(results, setting, measure)[:2])
+        text = f"{effect.mean:+.4f} ± {effect.half:.4f}".replace("-", "−")
+        return f"**{text}**" if abs(effect.mean) > effect.half else text
+
+    rows = [[measure, *(cell(setting, measure) for setting in SIDES)] for measure in OVER_MODELS]
+    return markdown(["difference from off", *(setting.removeprefix("static: ") for setting in SIDES)], rows)
 
 
 def new_figure(rows: int, columns: int, width: float, height: float):
@@ -264,6 +316,43 @@ def regimes(results: Path) -> Figure:
     return figure
 
 
+def models(results: Path) -> Figure:
+    """The same settings on each model of the repository, in percent of the baseline's value."""
+    figure, axes = new_figure(1, len(SIDES), 11, 4.5)
+    names = list(of_models(results))
+    for ax, setting in zip(axes.flat, SIDES):
+        for position, measure in enumerate(OVER_MODELS):
+            differences, errors, values = of_each_model(results, setting, measure)
+            for number, (d, e, v) in enumerate(zip(differences, errors, values)):
+                style = dict(color=COLOURS[number], marker=MARKERS[number], markersize=4, capsize=2, linewidth=1)
+                label = names[number] if position == 0 else None
+                ax.errorbar(100 * d / abs(v), -position + 0.24 - 0.16 * number, xerr=100 * Z * e / abs(v), label=label, **style)
+        ax.axvline(0, color="0.5", linewidth=0.8)
+        ax.set_xscale("symlog", linthresh=2)
+        ax.set_xticks([-20, -5, -2, -1, 0, 1, 2, 5, 20], ["−20", "−5", "−2", "−1", "0", "1", "2", "5", "20"])
+        ax.set_yticks([-p for p in range(len(OVER_MODELS))], OVER_MODELS if ax is axes[0, 0] else [""] * len(OVER_MODELS), fontsize=8)
+        ax.set_title(setting.removeprefix("static: "), fontsize=10)
+        ax.set_xlabel("difference from off, % of its value")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def strengths(results: Path) -> Figure:
+    """How many pictures change visibly, lose and gain a detail, against strength."""
+    shares = changed(read_csv(results / "images.csv")).reset_index().merge(read_csv(results / "settings.csv"), on="setting")
+    rows = where(shares, **STATIC)
+    rows = rows.assign(strength=rows["beta"] * (rows["alpha"] - 1)).sort_values("strength")
+    figure, axes = new_figure(1, 2, 9, 3.4)
+    for ax, columns in zip(axes.flat, (("visibly changed",), ("lost a detail", "gained a detail"))):
+        for number, column in enumerate(columns):
+            style = dict(color=COLOURS[number], marker=MARKERS[number], markersize=4, linewidth=1)
+            ax.plot(rows["strength"], 100 * rows[column], label=column, **style)
+        ax.axvline(0, color="0.5", linewidth=0.8, linestyle=":")
+        ax.set(xlabel="beta · (alpha − 1)", ylabel="of 100 pictures")
+        ax.legend(fontsize=8)
+    return figure
+
+
 def contact_sheet(samples: Samples, columns: int = 16) -> Figure:
     """Real avatars, and the same prompts and seeds under the main settings."""
     rows = {"real": avatars("held_out").images[:columns]}
@@ -280,8 +369,9 @@ def contact_sheet(samples: Samples, columns: int = 16) -> Figure:
 
 
 def publish(results: Path) -> None:
-    """Put the tables between their marks in EVIDENCE.md."""
-    EVIDENCE.write_text(with_tables(EVIDENCE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    """Put the tables between their marks in the documents."""
+    for document in DOCUMENTS:
+        document.write_text(with_tables(document.read_text(encoding="utf-8"), results), encoding="utf-8")
 
 
 def with_tables(text: str, results: Path) -> str:

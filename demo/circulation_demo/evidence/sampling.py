@@ -26,11 +26,12 @@ SPACES = ("value space", "input space (paper)")
 class Model:
     """The avatar model in this process, into which the pack is loaded."""
 
-    def __init__(self):
+    def __init__(self, file: Path | None = None):
+        """`file` holds the weights, by default those in the box."""
         from ..avatars import loader
 
-        self.file = loader.FILE
-        self.unet, self.text, self.vae = loader.load()
+        self.file = file or loader.FILE
+        self.unet, self.text, self.vae = loader.load(self.file)
 
     def under(self, setting: Setting):
         return self.unet if setting.node is None else patch(self.unet, setting.node, **setting.inputs)

@@ -1,0 +1,55 @@
+"""From the measures of each model's images to what holds for models of the kind: effects, slopes, tests, and what could have been seen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy
+import pandas
+from numpy import ndarray as Array
+from pandas import DataFrame
+from statsmodels.stats.multitest import multipletests
+
+from .. import DEMO
+from ..evidence.metrics import Effect, over_models
+from . import plan
+
+RESULTS = DEMO / "evidence" / "models"
+
+
+@cache
+def table(model: Path, slug: str) -> DataFrame:
+    """Measures of each image of one row, in the order of prompts and seeds."""
+    return pandas.read_csv(model / f"{slug}.csv")
+
+
+def about(model: Path, slug: str) -> dict:
+    return json.loads((model / f"{slug}.json").read_text(encoding="utf-8"))
+
+
+def differences(model: Path, row: plan.Row, measure: str, other: plan.Row = plan.OFF) -> Array:
+    """(prompts,): of each prompt the mean difference of its images from the same ones of another row."""
+    values, of_other = (table(model, each.slug)[["prompt", measure]] for each in (row, other))
+    both = values.join(of_other[: len(values)], rsuffix=" of the other", how="inner")
+    return (both[measure] - both[f"{measure} of the other"]).groupby(both["prompt"]).mean().to_numpy()
+
+
+def slope(model: Path, rows: Sequence[plan.Row], measure: str) -> Array:
+    """(prompts,): of each prompt the slope of its differences with strength, through zero."""
+    strengths = numpy.array([row.strength for row in rows])
+    of_rows = numpy.stack([differences(model, row, measure) for row in rows])
+    return strengths @ of_rows / numpy.square(strengths).sum()
+
+
+def combined(of_models: Sequence[Array]) -> Effect:
+    """Random effects over models, of each of which there are the values of its prompts."""
+    means = numpy.array([values.mean() for values in of_models])
+    return over_models(means, numpy.array([values.std(ddof=1) / len(values) ** 0.5 for values in of_models]))
+
+
+def holm(effects: Sequence[Effect]) -> list[bool]:
+    """Which of these effects are not zero, so that the chance of one mistake among them is 5 %."""
+    return multipletests([effect.p for effect in effects], alpha=0.05, method="holm")[0].tolist()

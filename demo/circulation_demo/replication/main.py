@@ -1,0 +1,81 @@
+"""Trains the models, samples the rows and measures them. `python3 -m demo.evidence --models` starts this with its options as JSON.
+
+What is there is not made again: an interrupted study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from .. import DEMO
+from ..digest import digest
+from ..evidence import sampling as workers
+from ..evidence.provenance import provenance
+from . import plan, sampling
+
+OUTPUT = DEMO / "output" / "evidence" / "models"
+RESULTS = DEMO / "evidence" / "models"
+
+
+def main(options) -> int:
+    results = RESULTS if options.publish else Path(options.output or OUTPUT) / "results"
+    jobs = 1 if torch.cuda.is_available() else options.jobs or os.cpu_count() or 1
+    with ThreadPoolExecutor(jobs) as threads:
+        weights = dict(zip(plan.MODELS, threads.map(trained, plan.MODELS)))
+    with multiprocessing.get_context("spawn").Pool(jobs, workers.start, (1,)) as pool:
+        pool.apply(describe, (weights, results))
+        for rows in ((plan.OFF,), plan.ROWS[1:]):  # all others are compared with the images of the first
+            finish(pool, missing(weights, rows, results))
+    return 0
+
+
+def trained(seed: int) -> Path:
+    """The weights of a model, trained where they are not there yet, on one thread."""
+    weights = OUTPUT / f"{seed}.safetensors"
+    if not weights.exists():
+        options = dict(steps=plan.TRAINING_STEPS, seed=seed, threads=1, output=str(weights), install=False)
+        command = [sys.executable, "-m", "circulation_demo.train.main", json.dumps(options)]
+        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return weights
+
+
+def describe(weights: dict[int, Path], results: Path) -> None:
+    """`models.json`: digests of the models, and what all images are made with."""
+    from ..avatars import loader
+
+    made_with = provenance({"torch": torch.__version__, "models": {seed: digest(path) for seed, path in weights.items()}})
+    about = {**made_with, "steps of training": plan.TRAINING_STEPS, "model in the box": digest(loader.FILE)}
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "models.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def missing(weights: dict[int, Path], rows: Sequence[plan.Row], results: Path) -> list[tuple[Path, str, Path, Path]]:
+    """The arguments of `measure` for all that is not there, row by row, so that all models are at about the same row."""
+    for seed in weights:
+        for folder in (OUTPUT / str(seed), results / str(seed)):
+            folder.mkdir(parents=True, exist_ok=True)
+    places = [(row, path, OUTPUT / str(seed), results / str(seed)) for row in rows for seed, path in weights.items()]
+    return [(path, row.slug, work, folder) for row, path, work, folder in places if not (folder / f"{row.slug}.csv").exists()]
+
+
+def finish(pool, work: list[tuple[Path, str, Path, Path]]) -> None:
+    started = time.monotonic()
+    pending = [pool.apply_async(sampling.measure, arguments) for arguments in work]
+    for number, (result, (_, slug, _, folder)) in enumerate(zip(pending, work), 1):
+        result.get()
+        print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  model {folder.name}, {slug}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(SimpleNamespace(**json.loads(sys.argv[1]))))

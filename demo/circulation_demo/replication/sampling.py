@@ -1,0 +1,96 @@
+"""Images of one row under one model, and what is measured of them. Runs in worker processes."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+
+import numpy
+import pandas
+import torch
+from numpy import ndarray as Array
+
+from ..digest import digest
+from ..evidence.data import prompts, seeds
+from ..evidence.judge import Judge, Row
+from ..evidence.metrics import halves
+from ..evidence.plan import PER_PROMPT, SCHEDULER, STEPS
+from ..evidence.sampling import Model, batches, save
+from . import plan
+
+HALVES = 100
+DIGITS = ".4g"
+judge = functools.cache(Judge)
+
+
+@functools.lru_cache(1)
+def model(weights: Path) -> Model:
+    return Model(weights)
+
+
+@torch.inference_mode()
+def latents(model: Model, row: plan.Row, factors: Array, drawn: Array) -> torch.Tensor:
+    """(N, 4, 16, 16) of N prompts and seeds."""
+    import comfy.sample
+    import comfy.samplers
+
+    sigmas = comfy.samplers.calculate_sigmas(model.unet.get_model_object("model_sampling"), SCHEDULER, STEPS)
+    sampler = comfy.samplers.ksampler(row.sampler, row.sampler_options)
+    positive = [[model.text.encode((factors + 1).tolist()), {}]]
+    negative = model.text.encode_from_tokens_scheduled(model.text.tokenize(""))
+    noise, changed = model.noise(drawn), row.change(model.unet)
+    arguments = (row.cfg, sampler, sigmas, positive, negative, torch.zeros_like(noise))
+    return comfy.sample.sample_custom(changed, noise, *arguments, disable_pbar=True, seed=int(drawn[0]))
+
+
+def asked(seed_set: int, count: int) -> tuple[Array, Array]:
+    """Factors (N, 9) and seeds (N,) of the images of so many prompts."""
+    return numpy.repeat(prompts(seed_set, count), PER_PROMPT, axis=0), seeds(seed_set, count)
+
+
+def sampled(weights: Path, row: plan.Row, factors: Array, drawn: Array) -> Array:
+    """Images (N, 16, 16, 3) uint8."""
+    of_it = model(weights)
+    return numpy.concatenate([of_it.images(latents(of_it, row, *batch)) for batch in batches(factors, drawn)])
+
+
+def images(weights: Path, row: plan.Row, work: Path) -> dict[str, Array]:
+    """`images` (N, 16, 16, 3) uint8 of all sets of seeds, and of a placebo `cosine`; sampled where they are not in `work` yet."""
+    path = work / f"{row.slug}.npz"
+    if not path.exists():
+        arrays = {"images": numpy.concatenate([sampled(weights, row, *asked(seed_set, plan.PROMPTS)) for seed_set in range(row.sets)])}
+        if row.placebo:
+            arrays["cosine"] = numpy.array(row.placebo.cosine)
+        save(path, **arrays)
+    with numpy.load(path) as arrays:
+        return dict(arrays)
+
+
+def measure(weights: Path, slug: str, work: Path, results: Path) -> None:
+    """`ROW.csv`, measures of each image, and `ROW.json`, those of the whole set, in `results`. Images stay in `work`."""
+    row = next(row for row in plan.ROWS if row.slug == slug)
+    made = images(weights, row, work)
+    plain = None if row is plan.OFF else images(weights, plan.OFF, work)["images"][: row.images]
+    factors = numpy.concatenate([prompts(seed_set, plan.PROMPTS) for seed_set in range(row.sets)])
+    judged = Row(judge(), row.name, made["images"], factors, plain)
+    about = {"row": row.name, "images": row.images, "digest": digest(made["images"]), "sets": of_sets(judged)}
+    if row.placebo:
+        about["cosine with circulation"] = round(float(made["cosine"]), 4)
+    (results / f"{row.slug}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    table = pandas.DataFrame({"prompt": numpy.arange(row.images) // PER_PROMPT, **judged.of_images})
+    part = results / f"{row.slug}.part"
+    table.to_csv(part, index=False, float_format=f"%{DIGITS}", lineterminator="\n")
+    part.replace(part.with_suffix(".csv"))
+
+
+def of_sets(judged: Row) -> dict[str, list[float]]:
+    """Of each measure that only a set has: its value, or where there is a baseline the difference from it, and the standard error."""
+    names = judged.measures().keys() - judged.of_images.keys()
+    chosen = halves(len(judged.images) // PER_PROMPT, PER_PROMPT, HALVES)
+    values, drawn = judged.measures(), judged.draws(chosen)
+    if judged.plain is not None:
+        baseline = Row(judge(), plan.OFF.name, judged.plain, judged.factors)
+        of_it, drawn_of_it = baseline.measures(), baseline.draws(chosen)
+        values, drawn = ({name: both[name] - its[name] for name in names} for both, its in ((values, of_it), (drawn, drawn_of_it)))
+    return {name: [float(f"{values[name]:{DIGITS}}"), float(f"{drawn[name].std(ddof=1):{DIGITS}}")] for name in sorted(names)}
