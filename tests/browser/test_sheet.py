@@ -266,12 +266,14 @@ def test_a_grid_shows_each_cell_when_it_is_there(screen):
 
 
 def test_of_an_interrupted_grid_what_was_done_is_shown(screen):
-    grid(screen, seed=100, seeds=8, steps=12)
+    seeds = 48  # more than it can do until it is interrupted
+    grid(screen, seed=100, seeds=seeds, steps=12)
     screen.queue()
-    screen.wait(lambda: "of 16 images" in screen.text("CirculationGrid", ".line"))
+    screen.wait(lambda: f"of {2 * seeds} images" in screen.text("CirculationGrid", ".line"))
     screen.interrupt()
     found = grid_cells(screen)
-    assert found == [f"{OFF}, column {column}" for column in range(1, len(found) + 1)] and len(found) < 16
-    assert f"2 settings, {len(found)} of 16 images, " in screen.text("CirculationGrid", ".line")
+    in_order = [f"{row}, column {column}" for row in (OFF, CHANGED) for column in range(1, seeds + 1)]
+    assert found == in_order[: len(found)] and len(found) < len(in_order)
+    assert f"2 settings, {len(found)} of {2 * seeds} images, " in screen.text("CirculationGrid", ".line")
     screen.reload()
     assert grid_cells(screen) == found
