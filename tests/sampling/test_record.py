@@ -14,7 +14,7 @@ from support.models import build, conditioning
 from support.others import execute
 from support.sampling import sample
 
-record = engine("records.record")
+choices, record = engine("choices"), engine("records.record")
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,31 @@ def test_a_probe_tells_one_small_event_a_step(model):
     (run,) = live.of(None).runs
     means = run.values[:, 0, run.stages()["middle"]].flatten(1).mean(1)
     assert told[0]["stages"]["middle"] == pytest.approx(means.tolist(), rel=1e-5)
+    points = engine("records.chart").chart_data(run)
+    assert [points["steps"], *points["points"]] == [4, *({key: event[key] for key in points["points"][0]} for event in told)]
+    assert all(tuple(event["blocks"]) == tuple(points["blocks"]) for event in told)
+
+
+def test_a_record_says_where_its_blocks_and_evaluations_lie_in_the_model_and_the_sampling(model):
+    run, _ = run_of(model, steps=5, blocks="middle, output.1")
+    sampling = model.get_model_object("model_sampling")
+    assert run.percent.tolist() == pytest.approx([1 - float(sampling.timestep(sigma)) / 999 for sigma in run.sigma], abs=2e-3)
+    assert run.info.model_blocks == tuple(map(str, engine("comfy.model").patchable_blocks(model)))
+    drawn = engine("records.chart").chart_data(run)
+    instability = choices.MEASURES.index("instability")
+    for at, point in enumerate(drawn["points"]):
+        shown = {name: value for name, value in zip(drawn["blocks"], point["unsettled"]) if value is not None}
+        expected = {name: float(run.values[instability, at, block].mean()) for block, name in enumerate(run.info.blocks)}
+        assert list(shown) == ["middle.0.0", "output.1.0"] and shown == pytest.approx(expected, rel=6e-3)
+
+
+@pytest.mark.parametrize("columns", [1, 7, 12])
+def test_an_evaluation_lies_in_the_column_of_a_schedule_that_acts_on_it(model, columns):
+    run, _ = run_of(model, steps=9, sampler="heun")
+    grid = engine("rules.schedule").Schedule((tuple(range(columns)),))
+    factors = grid.resampled(1, model.get_model_object("model_sampling").percent_to_sigma)
+    lies_in = [min(int(percent * columns), columns - 1) for percent in run.percent.tolist()]
+    assert lies_in == [int(factors(sigma)[0]) for sigma in run.sigma.tolist()]
 
 
 def test_a_saved_record_comes_back_equal(model, tmp_path):
@@ -163,15 +188,16 @@ def test_a_saved_record_comes_back_equal(model, tmp_path):
     record.save(record.Record((other, run)), path)
     back = record.load(path)
     assert [r.info for r in back.runs] == [other.info, run.info]
-    for name in ("values", "sigma", "step"):
+    for name in ("values", "sigma", "step", "percent"):
         assert torch.equal(getattr(back.runs[1], name), getattr(run, name))
+    assert back.runs[0].percent is None
 
 
 def test_records_without_a_label_are_compared_by_what_was_done(model, monkeypatch):
     settings = [dict(alpha=1.2, beta=5.0), dict(alpha=1.2, beta=5.0, method="one pass"), dict(alpha=1.0)]
     records = [record.Record((run_of(patched)[0],)) for patched in (model, *(patch(model, **setting) for setting in settings))]
     drawn, sheet = [], torch.zeros(1, 64, 64, 3)
-    monkeypatch.setattr(engine("records.plots"), "compare", lambda runs: drawn.extend(run.info.label for run in runs) or sheet)
+    monkeypatch.setattr(engine("records.plots"), "compare", lambda runs, theme: drawn.extend(run.info.label for run in runs) or sheet)
     node("StabilityCompare").execute(*records)
     assert drawn == ["record 1: off", "alpha 1.2, beta 5", "alpha 1.2, beta 5, one pass", "record 4: off"]
     assert record.to_csv(records[1]).splitlines()[1].startswith('1,"alpha 1.2, beta 5",1,')

@@ -14,7 +14,7 @@ def run_for_one_call(block, circulation=None, probed=None, branches="both"):
     everywhere = engine("rules.blocks").Selection.parse("all")
     rules = [] if circulation is None else [engine("rules.rule").Rule(circulation, everywhere, (block,), branches=branches)]
     probes = [] if probed is None else [probe.Probe(probed, 1, (block,), "both", "", record.LiveRecord())]
-    observers = [probe.Observer(each, (1.0, 0.0)) for each in probes]
+    observers = [probe.Observer(each, (1.0, 0.0), (block,), lambda percent: 1 - percent) for each in probes]
     run = engine("run.run").Run(engine("rules.plan").Plan(rules, None), observers, [block], (1.0, 0.0), video=False)
     run.begin_evaluation(torch.ones(1))
     if rules:  # where it takes one call, the first evaluation has another one beside it

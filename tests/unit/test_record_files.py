@@ -56,6 +56,7 @@ DTYPES = (torch.int64, torch.bool, torch.half, torch.float8_e4m3fn, torch.comple
 
 
 @pytest.mark.parametrize("tables", [
+    dict(percent=torch.tensor([math.nan])), dict(percent=torch.zeros(2)), dict(percent=torch.zeros(1, dtype=torch.int32)),
     dict(sigma=torch.tensor([math.nan])), dict(sigma=torch.tensor([math.inf])), dict(step=torch.tensor([math.nan])),
     dict(sigma=torch.tensor(1.0)), dict(sigma=torch.ones(1, 1)), dict(step=torch.zeros(2)),
     dict(values=torch.zeros(1)), dict(values=torch.tensor(0.0)),

@@ -109,7 +109,8 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
         for rule in rules:
             events.send(events.STATUS, rule.node and node_of_graph(rule.node), {"text": f"Left alone: {error}"})
         return None
-    return Run(Plan(rules, percent_to_sigma, blocks), [Observer(probe, schedule) for probe in probes], blocks, schedule, video)
+    observers = [Observer(probe, schedule, blocks, percent_to_sigma) for probe in probes]
+    return Run(Plan(rules, percent_to_sigma, blocks), observers, blocks, schedule, video)
 
 
 def _without_raising(say: Callable, *args) -> None:

@@ -43,6 +43,7 @@ def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[f
         signature=signature(queued, node_of_graph(node)) if node and queued else None,
         attention_change=change and change.median,
         attention_change_in=change and change.measured_in,
+        model_blocks=observer.model_blocks,
     )
 
 

@@ -35,6 +35,7 @@ VERSION = 2  # 1 did not say with which versions, seed and cfg a run was made
 AXIS_BRANCHES = (POSITIVE, NEGATIVE)
 ALL_STEPS, FIRST_STEP = "all steps", "first step"
 TABLES = ("sigma", "step", "values")
+PERCENT = "percent"  # a table that records of format 1 lack
 MAX_BYTES = 256 << 20  # of a file
 MAX_HEADER = 1 << 20
 DAMAGED = "This stability record is damaged:"
@@ -78,6 +79,7 @@ class RunInfo:
     signature: str | None = None  # of the node and all it depends on
     attention_change: float | None = None  # how far circulated attention was from the model's own, as a share of its length
     attention_change_in: str | None = None  # ALL_STEPS or FIRST_STEP
+    model_blocks: tuple[str, ...] | None = None  # all of the model, in execution order
 
     @property
     def name(self) -> str:
@@ -91,6 +93,7 @@ class RunRecord:
     sigma: Tensor  # (evaluation,) float32
     step: Tensor  # (evaluation,) float32: place on the schedule, with a fraction between two of its sigmas
     values: Tensor  # (measure, evaluation, block, branch, image) float32
+    percent: Tensor | None = None  # (evaluation,) float32: place in the sampling from 0 to 1, as start_percent counts it
 
     def stages(self) -> dict[str, list[int]]:
         """Positions on the block axis by stage, in execution order."""
@@ -211,7 +214,8 @@ def to_csv(record: Record) -> str:
 
 def save(record: Record, path: str) -> None:
     """Raises ValueError if the record is larger than `load` takes it, or the file cannot be written."""
-    tensors = {f"{number}.{name}": getattr(run, name).contiguous() for number, run in enumerate(record.runs) for name in TABLES}
+    tables = {f"{number}.{name}": getattr(run, name) for number, run in enumerate(record.runs) for name in (*TABLES, PERCENT)}
+    tensors = {name: table.contiguous() for name, table in tables.items() if table is not None}
     if sum(table.nbytes for table in tensors.values()) > MAX_BYTES - MAX_HEADER:
         raise ValueError(f"This stability record is larger than {MAX_BYTES >> 20} MB: probe fewer blocks, or raise every_n_steps.")
     runs = json.dumps([asdict(run.info) for run in record.runs])
@@ -240,7 +244,10 @@ def load(path: str) -> Record:
         raise ValueError(f"This is not a readable stability record: {shown(error, 200)}") from error
     try:
         infos = [_run_info(values) for values in json.loads(metadata["runs"])]
-        runs = [RunRecord(i, *(tensors[f"{n}.{name}"] for name in TABLES)) for n, i in enumerate(infos)]
+        runs = [
+            replace(RunRecord(info, *(tensors[f"{n}.{name}"] for name in TABLES)), percent=tensors.get(f"{n}.{PERCENT}"))
+            for n, info in enumerate(infos)
+        ]
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:  # of json.loads the last two
         raise ValueError(f"{DAMAGED} its description cannot be read ({shown(error)}).") from error
     if not runs:
@@ -263,9 +270,10 @@ def _check(run: RunRecord) -> None:
             raise ValueError(f"{DAMAGED} {name} cannot be {got(value)}.")
     evaluations, rest = run.values.shape[1:2], (*run.values.shape[:1], *run.values.shape[2:4])
     fit = run.values.ndim == 5 and rest == (len(MEASURES), len(run.info.blocks), len(AXIS_BRANCHES))
-    if not fit or run.sigma.shape != evaluations or run.step.shape != evaluations:
+    places = [place for place in (run.sigma, run.step, run.percent) if place is not None]
+    if not fit or any(place.shape != evaluations for place in places):
         raise ValueError(f"{DAMAGED} its tables do not fit its own description.")
-    if any(getattr(run, name).dtype != torch.float32 for name in TABLES) or not (run.sigma.isfinite().all() and run.step.isfinite().all()):
+    if any(table.dtype != torch.float32 for table in (run.values, *places)) or not all(place.isfinite().all() for place in places):
         raise ValueError(f"{DAMAGED} its tables hold what is no number.")
 
 

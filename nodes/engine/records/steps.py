@@ -1,6 +1,6 @@
-"""Where the calls of a sampler lie on its schedule."""
+"""Where the calls of a sampler lie on its schedule, and in the whole of the sampling."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 
 class StepFollower:
@@ -68,6 +68,15 @@ def places(sigmas: Iterable[float], schedule: Sequence[float]) -> list[float]:
     """Of all calls of a run, in order, on its schedule or on another one's."""
     follower = StepFollower(schedule)
     return [follower.place(sigma) for sigma in sigmas]
+
+
+def percent_at(sigma: float, percent_to_sigma: Callable[[float], float]) -> float:
+    """Where in the sampling a sigma lies, from 0 to 1, as start_percent counts it. `percent_to_sigma` is the model's own."""
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if percent_to_sigma(middle) >= sigma else (low, middle)
+    return round(low, 4)
 
 
 def _near(a: float, b: float) -> bool:

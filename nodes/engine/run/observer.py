@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..choices import BOTH, IMAGE_TOKENS, MEASURES, NEGATIVE, UNKNOWN
-from ..records.chart import point
+from ..records.chart import by_block, point
 from ..records.record import AXIS_BRANCHES, LiveRecord, RunInfo, RunRecord, by_stage, stack
+from ..records.steps import percent_at
 from ..rules.blocks import Address, Block
 
 
@@ -46,9 +47,12 @@ class Observer:
     and counted. `see` makes no synchronisation with the device; `begin_evaluation` and `finish` make one.
     """
 
-    def __init__(self, probe: Probe, schedule: Sequence[float]):
+    def __init__(self, probe: Probe, schedule: Sequence[float], blocks: Sequence[Block], percent_to_sigma: Callable[[float], float]):
+        """`blocks` are all of the model."""
         self.probe = probe
+        self.model_blocks = tuple(map(str, blocks))
         self._schedule = schedule
+        self._percent_to_sigma = percent_to_sigma
         self._positions = {block.address: position for position, block in enumerate(probe.blocks)}
         self._measuring = False
         self._passes = 0
@@ -57,6 +61,7 @@ class Observer:
         self._prompts: dict[str, object] = {}  # the prompt that stands for each branch in this evaluation
         self._sigmas: list[float] = []
         self._steps: list[float] = []
+        self._percents: list[float] = []
         self._evaluations: list[Tensor] = []
         self._sent_steps: set[int] = set()
         self.left_out: dict[str, int] = {}
@@ -120,6 +125,7 @@ class Observer:
                 sigma=torch.tensor(self._sigmas),
                 step=torch.tensor(self._steps),
                 values=stack(self._evaluations, len(self._positions)),
+                percent=torch.tensor(self._percents),
             )
         )
 
@@ -138,13 +144,20 @@ class Observer:
         self._evaluations.append(values)
         self._sigmas.append(self._sigma)
         self._steps.append(self._step)
+        self._percents.append(percent_at(self._sigma, self._percent_to_sigma))
         if math.floor(self._step) not in self._sent_steps:
             self._sent_steps.add(math.floor(self._step))
-            self.probe.send(self._event(values, self._step, self._sigma))
+            self.probe.send(self._event(values))
 
-    def _event(self, values: Tensor, step: float, sigma: float) -> dict:
+    def _event(self, values: Tensor) -> dict:
         stages = by_stage(block.stage for block in self.probe.blocks)
-        return {"steps": len(self._schedule) - 1, "measures": list(MEASURES), **point(values, stages, step, sigma)}
+        return {
+            "steps": len(self._schedule) - 1,
+            "measures": list(MEASURES),
+            "blocks": self.model_blocks,
+            **point(values, stages, self._step, self._sigma),
+            **by_block(values, tuple(map(str, self.probe.blocks)), self.model_blocks, self._percents[-1]),
+        }
 
     def leave_out(self, what: str) -> None:
         """Counts calls that were not measured, and says what they were."""
