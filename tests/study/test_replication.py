@@ -1,11 +1,12 @@
 """The study of several models: knobs that are written out against our node, the placebo's direction, the arithmetic of models."""
 
 import numpy
+import pandas
 import pytest
 import torch
 from circulation_demo.avatars.loader import FILE
 from circulation_demo.evidence import metrics
-from circulation_demo.replication import analysis, knobs, plan, sampling
+from circulation_demo.replication import analysis, doses, knobs, plan, sampling
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
@@ -56,8 +57,10 @@ def test_the_placebo_takes_a_step_as_long_in_another_direction():
 
 @pytest.fixture(scope="module")
 def few():
-    """Two prompts, eight images."""
-    return sampling.asked(0, 2)
+    """Two images of one prompt, in four steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sampling, "STEPS", 4)
+        yield tuple(values[:2] for values in sampling.asked(0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +83,32 @@ def test_what_is_written_out_is_what_the_node_does(few, plain, attention):
     assert abs(by_node - by_hand).max() <= 1 and abs(by_node - plain).max() > 20
 
 
-@pytest.mark.parametrize("row", [row for row in plan.ROWS if row.group == "knob"], ids=lambda row: row.slug)
-def test_each_knob_does_something(few, plain, row):
-    changed = sampling.sampled(FILE, row, *few)
-    assert changed.shape == plain.shape and abs(changed.astype(int) - plain).mean() > 0.2
+@pytest.mark.parametrize("knob", doses.KNOBS)
+def test_each_knob_does_something_at_the_value_that_it_begins_with(few, plain, knob):
+    row, _, value, _ = doses.KNOBS[knob]
+    changed = sampling.sampled(FILE, row(value), *few)
+    assert changed.shape == plain.shape == (2, 16, 16, 3) and abs(changed.astype(int) - plain).mean() > 0.2
+
+
+def test_a_dose_is_found_where_it_grows_unevenly(monkeypatch):
+    monkeypatch.setattr(doses, "image_change", lambda value: 0.05 * (value - 1) ** 1.5)
+    value, dose = doses.find(0.0576, lambda value: value, 1.0, 1.3, 3.0)
+    assert dose == pytest.approx(0.0576, rel=0.04) and value == pytest.approx(2.1, abs=0.05)
+    assert doses.find(10.0, lambda value: value, 1.0, 1.3, 3.0)[0] == 3.0  # the most that it can give
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Three prompts, four images of each, of which the numbers are known: they change by strength times prompt."""
+    for row, strength in ((plan.OFF, 0.0), *((row, row.strength) for row in plan.ABOVE)):
+        prompt = numpy.arange(12) // 4
+        pandas.DataFrame({"prompt": prompt, "mixture index": 0.3 + strength * prompt}).to_csv(tmp_path / f"{row.slug}.csv", index=False)
+    return tmp_path
+
+
+def test_slopes_and_differences_are_those_of_the_images(model):
+    assert analysis.differences(model, plan.STRONGEST, "mixture index") == pytest.approx([0, 1, 2])
+    assert analysis.slope(model, plan.ABOVE, "mixture index") == pytest.approx([0, 1, 2])
 
 
 @pytest.mark.parametrize("nothing", [knobs.temperature(1.0), knobs.circulated_guidance(1.0, 1.5), knobs.equalised(0.0)])

@@ -33,8 +33,8 @@ def about(model: Path, slug: str) -> dict:
 def differences(model: Path, row: plan.Row, measure: str, other: plan.Row = plan.OFF) -> Array:
     """(prompts,): of each prompt the mean difference of its images from the same ones of another row."""
     values, of_other = (table(model, each.slug)[["prompt", measure]] for each in (row, other))
-    both = values.join(of_other[: len(values)], rsuffix=" of the other", how="inner")
-    return (both[measure] - both[f"{measure} of the other"]).groupby(both["prompt"]).mean().to_numpy()
+    change = (values[measure] - of_other[measure]).dropna()  # the longer row has more images at its end
+    return change.groupby(values["prompt"]).mean().to_numpy()
 
 
 def slope(model: Path, rows: Sequence[plan.Row], measure: str) -> Array:

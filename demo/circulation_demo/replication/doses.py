@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy
 
 from ..avatars.loader import FILE
+from ..evidence import sampling as workers
 from . import knobs, plan, sampling
 from .plan import Row
 
@@ -57,3 +58,17 @@ def find(target: float, knob: Callable[[float], Row], nothing: float, value: flo
             break
         tried[value] = image_change(knob(value))
     return min(tried.items(), key=lambda pair: abs(pair[1] - target))
+
+
+def main() -> None:
+    """On one thread, so that the last digit does not depend on the machine's cores."""
+    workers.start(1)
+    target = image_change(plan.STRONGEST)
+    print(f"{plan.STRONGEST.name}: {target:.4f}", flush=True)
+    for name, knob in KNOBS.items():
+        value, dose = find(target, *knob)
+        print(f"{name}: {value:g} gives {dose:.4f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""What is asked of five models, with which rows, measures and tests. It was committed before any image of these models was made.
+"""What is asked of five models, with which rows, measures and tests. It is committed before any image of these models is made.
 
 Models   five of the avatar model's architecture, trained alike from five seeds for fewer steps than the one in the box, which is
          not among them, because the questions came from looking at it. A model is the unit: 504 images of one model are one observation.
@@ -76,6 +76,7 @@ def one_pass(alpha: float, beta: float) -> Row:
 OFF = Row("off", group="baseline")
 ABOVE = (static(1.05, 3), static(1.2, 3), static(1.2, 5))
 BELOW = (static(0.95, 3), static(0.8, 3), static(0.8, 5))
+STRONGEST = ABOVE[-1]
 OURS = (
     *ABOVE, *BELOW, one_pass(1.2, 5), one_pass(0.8, 5),
     Row("adaptive: alpha 1.2, beta 5", knobs.adaptive(alpha=1.2, beta=5.0)),
@@ -96,5 +97,6 @@ def placebo_guidance(alpha: float, scale: float) -> Row:
 PLACEBO = tuple(placebo(draw, alpha, 5) for draw in (1, 2, 3) for alpha in (1.2, 0.8))
 GUIDANCE = (Row("guidance from alpha 2", knobs.circulated_guidance(2.0, 1.5), group="guidance"), placebo_guidance(2.0, 1.5))
 
-KNOBS: tuple[Row, ...] = ()
+# To come, before any image is made: the other knobs at the values that `doses` finds.
+KNOBS = tuple(Row(f"CFG {scale:g}", group="knob", sets=1, cfg=scale) for scale in (1.0, 2.0, 3.0))
 ROWS = (OFF, *OURS, *PLACEBO, *GUIDANCE, *KNOBS)
