@@ -16,6 +16,7 @@ def server(request, tmp_path_factory):
 @pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
 def page(request, server):
     settings = dict(Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False, Comfy_RightSidePanel_IsOpen=False)
+    settings["Comfy_Workflow_ShowMissingModelsWarning"] = False  # a dialog over all else, some time after a workflow was loaded
     with front_end(server, expected=getattr(request.module, "EXPECTED", ()), **settings) as page:
         page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         yield page
