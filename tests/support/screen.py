@@ -188,6 +188,7 @@ class Screen:
             const { api } = window.comfyAPI.api;
             await api.interrupt();
             while ((await (await api.fetchApi("/queue")).json()).queue_running.length) await new Promise(resolve => setTimeout(resolve, 100));
+            await window.finished; // of what this page queued: then it has heard all that the run told
         }""")
         self.settle(4)
 
