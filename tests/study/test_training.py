@@ -1,5 +1,7 @@
 """Training of the model in the box, a few steps of it."""
 
+import functools
+
 import comfy.ldm.modules.attention as attention
 import numpy
 import pytest
@@ -8,7 +10,7 @@ from circulation_demo.avatars import loader
 from circulation_demo.train import train
 from support.host import ROOT
 
-STEPS = 4
+STEPS = 3
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +25,8 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(train, "BATCH", 2)
+    # a round of Newton and Schulz in the place of five, which CPUs without bfloat16 need most of the time for
+    monkeypatch.setattr(torch.optim, "Muon", functools.partial(torch.optim.Muon, ns_steps=1))
     for name in ("optimized_attention", "optimized_attention_masked"):  # which training replaces
         monkeypatch.setattr(attention, name, getattr(attention, name))
 
@@ -54,7 +58,7 @@ def weights(folder):
     return state["trainee"]
 
 
-@pytest.mark.parametrize("after", [1, 2, 3])
+@pytest.mark.parametrize("after", [1, 2])
 def test_an_interrupted_training_goes_on_to_the_same_weights(data, tmp_path, monkeypatch, after):
     straight = train.train(data, tmp_path / "straight", STEPS)
     monkeypatch.setattr(train, "SAVED_EVERY", 1)
