@@ -1,8 +1,10 @@
 """Pictures with sound, and guides: only the self-attention of the picture is changed."""
 
 import functools
+import weakref
 
 import comfy.ldm.lightricks.model as lightricks
+import comfy.ldm.modules.attention as attention
 import pytest
 import torch
 from support import dense, transformers
@@ -14,6 +16,7 @@ from support.watch import record
 PRESENT = [name for name in ("minimax_h3", "ltx2") if name in transformers.PRESENT]
 WITH_GUIDES = [name for name in ("ltxv", "ltx2") if hasattr(lightricks, "GuideAttentionMask")]
 ROUNDING = 1e-4
+FADING = torch.linspace(0.2, 1, 8).expand(1, 1, 1, 8, 8)  # over the width of a guide
 
 
 @functools.cache
@@ -88,20 +91,21 @@ def test_a_self_attention_that_guidance_leaves_out_is_not_taken_for_the_next():
     assert change(sample(circulated(base), "ltx2"), reference) < ROUNDING < change(reference, sample(base, "ltx2"))
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.5])
+@pytest.mark.parametrize("weights", [dict(), dict(strength=0.5), dict(pixel_mask=FADING)], ids=list)
 @pytest.mark.parametrize("inputs", [dict(), dict(method="one pass"), dict(rescale="off"), dict(tokens="all")], ids=str)
 @pytest.mark.parametrize("name", WITH_GUIDES)
-def test_guide_frames_ask_apart_where_their_strength_is_not_1(name, inputs, strength):
+def test_guide_frames_ask_apart_where_their_strength_is_not_1(name, inputs, weights):
     """The frames, then the guides; each group is circulated among itself."""
     _, frames, height, width = transformers.FAMILIES[name].latents[0]
-    entry = dict(pre_filter_count=height * width, strength=strength, pixel_mask=None, latent_shape=[1, height, width])
+    entry = dict(pre_filter_count=height * width, latent_shape=[1, height, width], strength=1.0, pixel_mask=None)
+    entry.update(weights)
     guide = dict(keyframe_idxs=torch.rand(1, 3, height * width, 2), guide_attention_entries=[entry])
     mask = torch.ones(1, 1, frames, height, width)
     mask[:, :, -1] = 0.2
     kwargs = dict(positive=conditioning(name, 1, **guide), negative=conditioning(name, 2, 11, **guide), noise_mask=mask)
     base, calls = record(model(name), name)
     sample(base, name, steps=1, **kwargs)
-    if strength != 1:
+    if weights:
         sizes = {(call.shape[2], call.keys) for call in calls if call.block}
         assert sizes == {((frames - 1) * height * width, frames * height * width), (height * width, frames * height * width)}
     alpha, beta, space = (1 + 3 * 0.5, 1.0, "off") if "method" in inputs else (1.5, 3.0, inputs.get("rescale", "value space"))
@@ -109,3 +113,28 @@ def test_guide_frames_ask_apart_where_their_strength_is_not_1(name, inputs, stre
     result = sample(circulated(model(name), **inputs), name, **kwargs)
     assert change(result, reference) < ROUNDING < change(reference, sample(model(name), name, **kwargs))
 
+
+
+@pytest.mark.skipif("minimax_h3" not in PRESENT, reason="This ComfyUI does not know MiniMax H3.")
+@pytest.mark.parametrize("chosen", [False, True], ids=["ComfyUI's backend", "a backend chosen by a node"])
+def test_what_a_backend_takes_out_of_its_containers_is_gone_where_a_call_is_left_alone(chosen, monkeypatch):
+    """MiniMax H3 hands q, k and v over in containers, so that a backend may drop each as soon as it can."""
+    held = []
+
+    def consume(*args, **kwargs):
+        tensors = [container.take() for container in args[:3]]
+        references = [weakref.ref(tensor) for tensor in tensors]
+        out = attention.attention_pytorch.__wrapped__(*tensors, *args[3:], **kwargs)
+        del tensors
+        held.append(sum(reference() is not None for reference in references))
+        return out
+
+    monkeypatch.setattr(attention.attention_pytorch if chosen else attention.optimized_attention, "container_function", consume)
+    base = model("minimax_h3").clone()
+    if chosen:
+        base.set_model_optimized_attention(attention.attention_pytorch)
+    plain = sample(base, "minimax_h3", steps=1)
+    calls = len(held)
+    ours = sample(circulated(base, blocks="layer.1"), "minimax_h3", steps=1)
+    assert not any(held) and len(held) - calls == calls - 2  # all but those of the block, one for each prompt
+    assert change(ours, plain) > 1e-3

@@ -191,6 +191,9 @@ TABLE = [
     Code(ATTENTION, ('register_attention_function("sage3"',), since="0.8.0"),
     Code(ATTENTION, ('register_attention_function("comfy_kitchen_int8"',), since="0.32.0"),
     Code(ATTENTION, (key("optimized_attention_override"), key("_inside_attn_wrapper"))),
+    Name(ATTENTION + ".optimized_attention"),
+    Name(ATTENTION + ".AttentionTensorContainer", ("tensor",), since="0.32.0"),
+    Code(ATTENTION, ('if hasattr(optimized_attention_override, "container_function"):',), since="0.32.0"),
     Behaviour("attention functions that hand their calls to the override of transformer_options", hands_calls_over),
     # --- comfy/model.py
     Name("comfy.model_patcher:ModelPatcher.clone"),

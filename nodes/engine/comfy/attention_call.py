@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch.nn.functional as F
 from comfy.ldm.modules import attention as backends
@@ -16,6 +17,7 @@ from ..method.formula import ALL
 from . import kernels, keys
 
 _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
+_CONTAINER: Any = getattr(backends, "AttentionTensorContainer", ())  # of newer versions: what gives up its tensor to who takes it
 
 
 class AttentionCall:
@@ -24,6 +26,9 @@ class AttentionCall:
     def __init__(self, func: Callable, previous: Callable | None, args: tuple, kwargs: dict):
         """`func` is the backend as ComfyUI hands it to an override, `previous` the override before ours, if any."""
         self._func, self._previous = func, previous
+        self._in_containers = isinstance(next(iter(args), None), _CONTAINER)
+        if self._in_containers:
+            args = (*(container.take() for container in args[:3]), *args[3:])
         self._args, self._kwargs = args, kwargs
         self._by_torch = False  # whether torch's attention takes the place of `func`, see `prepare_blend`
         named = {**kwargs, **dict(zip(_POSITIONAL, args))}
@@ -59,6 +64,15 @@ class AttentionCall:
         if self._by_torch:
             return backends.attention_pytorch(*args, **{**kwargs, keys.INSIDE_OVERRIDE: True})
         return self._send(*args, **kwargs)
+
+    def pass_on(self) -> Tensor:
+        """The model's own output, of a call that is left alone. It is of no use afterwards: a backend may have taken q, k and v."""
+        consume = getattr(self._previous or backends.optimized_attention, keys.CONTAINER_FUNCTION, None)
+        if not self._in_containers or consume is None:
+            return self.plain()
+        args = (*map(_CONTAINER, (self.q, self.k, self.v)), *self._args[3:])
+        del self.q, self.k, self.v, self._args
+        return consume(*args, **self._kwargs)
 
     def prepare_blend(self) -> str | None:
         """To be called first where a result is blended from two retrievals: from then on both come from the same backend.

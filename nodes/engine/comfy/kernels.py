@@ -43,7 +43,12 @@ NARROW_VALUES = (
 
 def computes(backend: Callable, func: Callable) -> bool:
     """Whether `func` is the function that ComfyUI has decorated as `backend`: overrides are handed the plain one."""
-    return getattr(backend, "__wrapped__", backend) is func
+    return function_of(backend) is func
+
+
+def function_of(backend: Callable) -> Callable:
+    """A backend of ComfyUI's without its decorator."""
+    return getattr(backend, "__wrapped__", backend)
 
 
 def name_of(func: Callable) -> str:

@@ -14,6 +14,7 @@ ONE_GRAPH = "fullgraph"  # of these
 # Of transformer_options
 ATTENTION_OVERRIDE = "optimized_attention_override"
 INSIDE_OVERRIDE = "_inside_attn_wrapper"  # an argument of attention calls
+CONTAINER_FUNCTION = "container_function"  # an attribute of backends and overrides that take q, k and v in containers
 PATCHES = "patches"
 SELF_ATTENTION_PATCH = "attn1_patch"
 CROSS_ATTENTION_PATCH = "attn2_patch"

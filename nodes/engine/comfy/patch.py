@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import torch
+from comfy.ldm.modules import attention
 from comfy.patcher_extension import WrappersMP, add_wrapper_with_key, copy_nested_dicts
 from torch.nn import Module
 
@@ -26,7 +27,7 @@ from ..run.observer import Observer, Probe
 from ..run.outcome import Reason
 from ..run.run import Run
 from ..text import ascii_line
-from . import events, keys
+from . import events, kernels, keys
 from .attention_call import AttentionCall
 from .compiled import code_of_its_own
 from .model import diffusion_model, family_of, patchable_blocks
@@ -141,6 +142,9 @@ def _install(run: Run, guider) -> None:
             announce(call)
         return run.attention(call)
 
+    def of_containers(*args, **kwargs):
+        return override(kernels.function_of(attention.optimized_attention), *args, **kwargs)
+
     def predict_noise(executor, x, timestep, *args, **kwargs):
         run.begin_evaluation(timestep)
         out = executor(x, timestep, *args, **kwargs)
@@ -156,6 +160,7 @@ def _install(run: Run, guider) -> None:
             return executor(*args, **kwargs)
 
     options[keys.ATTENTION_OVERRIDE] = _never_compiled(override)
+    setattr(options[keys.ATTENTION_OVERRIDE], keys.CONTAINER_FUNCTION, _never_compiled(of_containers))
     add_wrapper_with_key(WrappersMP.PREDICT_NOISE, keys.WRAPPER, predict_noise, options)
     add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, keys.WRAPPER, calc_cond_batch, options)
     run.outcome.compiled = keys.COMPILE_OPTIONS in guider.model_options

@@ -39,6 +39,9 @@ class Call(Protocol):
     def plain(self, rows: slice = ALL, queries: slice = ALL) -> Tensor:
         """The model's own output in its layout, or that of some rows and queries."""
 
+    def pass_on(self) -> Tensor:
+        """The same as `plain`, of a call of which nothing else is asked afterwards."""
+
     def prepare_blend(self) -> str | None:
         """To be called first where a result is blended from two retrievals. Returns what there is to be said about it."""
 
@@ -215,10 +218,10 @@ class Run:
         stream = self._stream(call.q.device)
         pending, stream.pending = stream.pending, None
         if pending is None:
-            return call.plain()
+            return call.pass_on()
         if reason := self._objection(call, pending):
             self.outcome.decline(pending.address, reason)
-            return call.plain()
+            return call.pass_on()
         results: Results = []
         if pending.segments:
             self._note_hits(pending)
