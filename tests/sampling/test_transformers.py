@@ -25,7 +25,7 @@ ROUNDING = 1e-4  # the fast path against the written-out one, relative, over a w
 FAMILIES = transformers.PRESENT
 SLOTS = ["sd3", "aura", "flux", "flux2", "chroma", "radiance", "hunyuan_video", "hunyuan_image", "qwen"]
 SLOTS += ["wan", "wan_i2v", "wan_vace", "wan_camera", "ltxv", "mochi"]
-SLOTS += [name for name in ("joyimage", "lens", "mage_flow", "scail") if name in FAMILIES]  # Kandinsky 5 has some that call no block
+SLOTS += [name for name in ("joyimage", "lens", "mage_flow", "scail", "wan_s2v") if name in FAMILIES]  # some of Kandinsky 5 call no block
 
 
 @functools.cache
@@ -177,6 +177,7 @@ SITUATIONS = {
     "krea2: a reference": ("krea2", {"reference_latents": [torch.randn(1, 16, 8, 6)], "reference_latents_method": "index"}, {}),
     "hunyuan_video: a reference": ("hunyuan_video", {"ref_latent": torch.randn(1, 16, 1, 8, 12)}, {}),
     "scail: two references in front": ("scail", {"reference_latents": [torch.randn(1, 16, 1, 8, 12)] * 2}, {}),
+    "wan_s2v: a reference behind": ("wan_s2v", {"reference_latents": [torch.randn(1, 16, 1, 8, 12)]}, {}),
     "wan: frames of a reference behind": ("wan", {"time_dim_concat": torch.randn(1, 16, 1, 8, 12)}, {}),
     "wan: a reference in front": ("wan", {"reference_latents": [torch.randn(1, 16, 1, 8, 12)]}, {"in_dim_ref_conv": 16}),
 }

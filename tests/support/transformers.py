@@ -88,6 +88,10 @@ OMNIGEN2 = dict(
     patch_size=2, in_channels=16, hidden_size=64, num_layers=2, num_refiner_layers=1, num_attention_heads=2, num_kv_heads=1, multiple_of=32,
     axes_dim_rope=(8, 12, 12), axes_lens=(300, 512, 512),
 )  # fmt: skip
+H3 = dict(
+    image_model="minimax_h3", hidden_size=64, num_layers=2, token_refiner_num_layers=1, num_attention_heads=2, attention_head_dim=32,
+    ffn_hidden_size=64, text_dim=32, timestep_input_dim=32, time_embed_hidden_size=64, time_embed_dim=32, rope_inv_freq_len=4,
+)  # fmt: skip
 DIFFUSERS = dict(num_layers=2, attention_head_dim=32, num_attention_heads=2)
 
 DOUBLE_AND_SINGLE = {"double_blocks": ("double", 1), "single_blocks": ("single", 1)}
@@ -109,6 +113,10 @@ def text_ids(tokens, generator):
 
 def first_frame(tokens, generator):
     return {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=torch.randn(1, 257, 1280, generator=generator))}
+
+
+def speech(tokens, generator):
+    return {"audio_embed": torch.randn(1, 25, 16, 8, generator=generator)}
 
 
 FAMILIES: dict[str, Small] = {
@@ -167,6 +175,14 @@ FAMILIES: dict[str, Small] = {
     "wan_i2v": Small("WAN21_I2V", dict(WAN, model_type="i2v", in_dim=36), (16, 2, 8, 12), LAYERS, extra=first_frame),
     "wan_vace": Small("WAN21_Vace", dict(WAN, model_type="vace", vace_layers=1, vace_in_dim=96), (16, 2, 8, 12), LAYERS),
     "wan_camera": Small("WAN21_Camera", dict(WAN, model_type="camera", in_dim=32), (16, 2, 8, 12), LAYERS, extra=first_frame),
+    "wan_s2v": Small(
+        "WAN22_S2V",
+        dict(WAN, model_type="s2v", audio_dim=16, audio_inject_layers=[0]),
+        (16, 2, 8, 12),
+        LAYERS,
+        extra=speech,
+        since="0.5.0",
+    ),
     "ltxv": Small(
         "LTXV",
         dict(DIFFUSERS, image_model="ltxv", in_channels=128, cross_attention_dim=64, caption_channels=32),
@@ -289,17 +305,8 @@ FAMILIES: dict[str, Small] = {
         since="0.22.0",
         queries="last",
     ),
-    "minimax_h3": Small(
-        "MiniMaxH3",
-        dict(image_model="minimax_h3", hidden_size=64, num_layers=2, token_refiner_num_layers=1, num_attention_heads=2,
-             attention_head_dim=32, ffn_hidden_size=64, text_dim=32, timestep_input_dim=32, time_embed_hidden_size=64, time_embed_dim=32,
-             rope_inv_freq_len=4),
-        ((24, 2, 8, 12), (32, 2, 5)),
-        {"blocks": ("layer", 1)},
-        since="0.30.0",
-        most=1,
-        has_sound=True,
-    ),
+    "minimax_h3": Small("MiniMaxH3", H3, ((24, 2, 8, 12), (32, 2, 5)), LAYERS, since="0.30.0", most=1, has_sound=True),
+    "minimax_h3_silent": Small("MiniMaxH3", H3, ((24, 1, 8, 12), (32, 2, 0)), LAYERS, since="0.30.0", most=1, has_sound=True),
     "ltx2": Small(
         "LTXAV",
         dict(DIFFUSERS, image_model="ltxav", in_channels=128, audio_in_channels=128, cross_attention_dim=64, audio_cross_attention_dim=32,

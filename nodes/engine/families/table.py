@@ -176,7 +176,7 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
         unpatched,
         queries=at_the_end,
         is_own=all_tokens_are_keys,
-        since="0.34.0",  # written from its code, and tested when it can be
+        since="0.37.0",  # written from its code, and tested when it can be
     ),
     "comfy.ldm.cascade.stage_c.StageC": TransformerFamily(
         "Stable Cascade", (cascade("down"), cascade("up")), everything, unpatched, counted=True, queries=at_the_start
@@ -196,6 +196,7 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
     ),
     "comfy.ldm.wan.model.WanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, wan, slots=True),
     "comfy.ldm.wan.model.SCAILWanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, after_reference, slots=True, since="0.16.0"),
+    "comfy.ldm.wan.model.WanModel_S2V": TransformerFamily("Wan 2.2 S2V", WAN, first, slots=True, since="0.5.0"),
     "comfy.ldm.lightricks.model.LTXVModel": TransformerFamily(
         "LTX-Video", LTX, everything, unpatched, slots=True, queries=in_groups
     ),
@@ -230,7 +231,7 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
     ),
 }
 
-OUT_OF_REACH = "their attention asks for no override (seen in ComfyUI 0.33.0), so no node can reach it"
+OUT_OF_REACH = "their attention asks for no override (seen in ComfyUI {}), so no node can reach it"
 FRAME_BY_FRAME = "each frame asks alone in their attention, so no call shows the circulation from one frame to another"
 NO_PICTURES = "they make no pictures"
 
@@ -244,13 +245,12 @@ class Refused:
 
 
 REFUSED: dict[str, Refused] = {
-    "comfy.ldm.pixart.pixartms.PixArtMS": Refused(OUT_OF_REACH),
-    "comfy.ldm.hydit.models.HunYuanDiT": Refused(OUT_OF_REACH),
-    "comfy.ldm.wan.model.WanModel_S2V": Refused(OUT_OF_REACH),
-    "comfy.ldm.ernie.model.ErnieImageModel": Refused(OUT_OF_REACH, since="0.19.0"),
-    "comfy.ldm.seedvr.model.NaDiT": Refused(OUT_OF_REACH, since="0.25.0"),
+    "comfy.ldm.pixart.pixartms.PixArtMS": Refused(OUT_OF_REACH.format("0.38")),
+    "comfy.ldm.hydit.models.HunYuanDiT": Refused(OUT_OF_REACH.format("0.33")),
+    "comfy.ldm.ernie.model.ErnieImageModel": Refused(OUT_OF_REACH.format("0.38"), since="0.19.0"),
+    "comfy.ldm.seedvr.model.NaDiT": Refused(OUT_OF_REACH.format("0.33"), since="0.25.0"),
     "comfy.ldm.wan.model_animate2.WanAnimate2Model": Refused(FRAME_BY_FRAME, since="0.31.0"),
-    "comfy.ldm.wan.ar_model.CausalWanModel": Refused(OUT_OF_REACH, since="0.21.0"),
+    "comfy.ldm.wan.ar_model.CausalWanModel": Refused(OUT_OF_REACH.format("0.33"), since="0.21.0"),
     "comfy.ldm.audio.dit.AudioDiffusionTransformer": Refused(NO_PICTURES),
     "comfy.ldm.ace.model.ACEStepTransformer2DModel": Refused(NO_PICTURES),
     "comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel": Refused(NO_PICTURES, since="0.12.0"),
