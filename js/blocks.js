@@ -6,24 +6,44 @@
 import { colour, holdPresses, html, theme } from "./theme.js";
 import { say } from "./words.js";
 
-export class BlockList {
+/** The nodes that can take words for blocks, and a button that puts them there. */
+export class Target {
     /**
-     * @param {() => [string, string][]} targets gives the nodes that can take the words: [id, title]
-     * @param {(id: string, words: string) => void} put writes them there
+     * @param {() => [string, string][]} nodes gives them: [id, title]
+     * @param {(id: string, words: string) => void} put writes there
      */
-    constructor(targets, put) {
-        this.targets = targets;
+    constructor(nodes, put) {
+        this.nodes = nodes;
+        this.words = "";
+        this.list = html("select", { "aria-label": say("targetNode") });
+        this.button = html("button", { type: "button" }, say("putBlocks"));
+        this.button.addEventListener("click", () => put(this.list.value, this.words));
+        this.button.addEventListener("keydown", (event) => [" ", "Enter"].includes(event.key) && event.stopPropagation()); // a click
+    }
+
+    /** Lists the nodes, and whether there is anything to put. */
+    offer(words = this.words) {
+        const [before, nodes] = [this.list.value, this.nodes()];
+        this.words = words;
+        this.list.replaceChildren(...nodes.map(([id, title]) => html("option", { value: id }, title)));
+        if (nodes.some(([id]) => id === before)) this.list.value = before;
+        this.list.hidden = !nodes.length;
+        this.button.disabled = !nodes.length || !words;
+    }
+}
+
+export class BlockList {
+    /** @param {Target} target */
+    constructor(target) {
+        this.target = target;
         this.boxes = new Map(); // address → its checkbox, of those that can be picked
         this.stages = []; // [the checkbox of a whole stage, those of its blocks]
         this.words = html("span", { class: "note", role: "status" });
-        this.target = html("select", { "aria-label": say("targetNode") });
-        this.button = html("button", { type: "button" }, say("putBlocks"));
-        this.button.addEventListener("click", () => put(this.target.value, this.words.textContent));
         this.rows = html("div", { class: "rows" });
-        this.element = html("div", { class: "circulation blocks" }, html("div", { class: "head" }, this.target, this.button), this.words, this.rows);
+        this.element = html("div", { class: "circulation blocks" }, html("div", { class: "head" }, target.list, target.button), this.words, this.rows);
         holdPresses(this.element);
         this.element.addEventListener("keydown", (event) => this.key(event));
-        for (const event of ["pointerenter", "focusin"]) this.element.addEventListener(event, () => this.offer()); // nodes come and go
+        for (const event of ["pointerenter", "focusin"]) this.element.addEventListener(event, () => target.offer()); // nodes come and go
         this.draw();
         this.count();
     }
@@ -79,16 +99,7 @@ export class BlockList {
         }
         const words = shortest(this.picked, [...this.boxes.keys()]);
         this.words.textContent = this.words.title = words || say(this.boxes.size ? "pickBlocks" : "notListed");
-        this.offer();
-    }
-
-    /** The nodes that can take the words, and whether there is anything to put. */
-    offer() {
-        const [before, targets] = [this.target.value, this.targets()];
-        this.target.replaceChildren(...targets.map(([id, title]) => html("option", { value: id }, title)));
-        if (targets.some(([id]) => id === before)) this.target.value = before;
-        this.target.hidden = !targets.length;
-        this.button.disabled = !targets.length || !this.picked.length;
+        this.target.offer(words);
     }
 
     draw() {

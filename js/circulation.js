@@ -2,7 +2,7 @@
 // What the pack adds to ComfyUI's front end: which of its nodes gets which widget.
 
 import { app } from "../../scripts/app.js";
-import { BlockList } from "./blocks.js";
+import { BlockList, Target } from "./blocks.js";
 import { Chart } from "./chart.js";
 import { Painter } from "./painter.js";
 import { keep, kept, listen, results } from "./results.js";
@@ -12,6 +12,7 @@ import { colour, html, theme } from "./theme.js";
 import { learn, say } from "./words.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
+const BEHIND = "last run behind the grid"; // the node's property that says whether it is to be seen
 const MARGIN = 5; // around our elements, on the canvas
 const STATUS = 38; // least height of a line about a run
 const PADDING = 6; // in that line, above and below together, as in the style sheet
@@ -36,7 +37,7 @@ const widgets = {
     ModelBlocks: addBlocks,
 };
 
-const views = new WeakMap(); // node → its view: {element?, redraw(), shows?, show(result)?, chart?, problem?}; `shows` names what it shows of a result
+const views = new WeakMap(); // node → its view: {element?, redraw(), shows?, show(result)?, chart?, line?, problem?}; `shows` names what it shows of a result
 const notes = new WeakMap(); // node → the widget that its error got, where it has no other element of ours
 const heights = new WeakMap(); // element → how high its error is
 const grown = new WeakMap(); // node → the height that it had before its error, and that it got
@@ -46,7 +47,7 @@ let adoptionTimer = null;
 /** @param {GraphNode} node */
 function addChart(node) {
     const commands = { s: () => savePicture(node, chart), c: () => copyTable(node, chart) };
-    const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands);
+    const chart = new Chart((measure) => node.setProperty(MEASURE, measure), commands, new Target(takers, putBlocks));
     // below the readout's chart comes its figure, which gets the room
     addWidget(node, "chart", chart.element, 190, node.comfyClass === "StabilityReadout");
     chart.element.addEventListener("contextmenu", (event) => {
@@ -64,7 +65,10 @@ function addChart(node) {
 function addStatus(node) {
     const status = new Status();
     addWidget(node, "status", status.element, STATUS, true);
-    return { element: status.element, shows: "text", show: (result) => status.show(result), redraw: () => status.draw() };
+    const show = (result) => status.show(result);
+    const view = { element: status.element, line: status.line, problem: null, shows: "text", show, redraw: () => status.draw() };
+    new ResizeObserver(() => makeRoom(node, view)).observe(status.line);
+    return view;
 }
 
 /** @param {GraphNode} node */
@@ -75,7 +79,8 @@ function addPainter(node) {
     text.computeSize = () => [0, -4]; // older front ends leave room for what is hidden
     const write = (value) => setValue(text, value);
     const linked = () => node.isInputConnected(node.findInputSlot("grid"));
-    const painter = new Painter(() => text.value, write, linked);
+    const run = { data: lastRun, wanted: () => node.properties[BEHIND] ?? true, want: (value) => node.setProperty(BEHIND, value) };
+    const painter = new Painter(() => text.value, write, linked, run);
     addWidget(node, "painter", painter.element, 280);
     node.setSize([Math.max(node.size[0], 380), Math.max(node.size[1], 380)]);
     const read = () => painter.read();
@@ -87,6 +92,12 @@ function addPainter(node) {
         };
     }
     return { element: painter.element, redraw: () => painter.draw() };
+}
+
+/** What the chart holds that was shown anything last, if it can be laid behind a grid; or null. */
+function lastRun() {
+    const charts = [...everyNode()].map(([, node]) => views.get(node)?.chart).filter((chart) => chart?.points[0]?.unsettled);
+    return charts.sort((one, other) => other.shown - one.shown)[0]?.data ?? null;
 }
 
 /** @param {GraphNode} node */
@@ -107,20 +118,30 @@ function saidOfGrid({ comparison, sampled, text }) {
     return `${say(comparison.running ? "gridRunning" : "grid", values)} ${text && say("last", { line: text })}`;
 }
 
+/** The `blocks` of a node of ours that has such an input. */
+function blocksOf(node) {
+    return node.comfyClass in widgets && node.widgets?.find((widget) => widget.name === "blocks");
+}
+
+/** The nodes whose `blocks` can be written, those that circulate first: [id, title]. */
+function takers() {
+    const linked = (node) => node.isInputConnected(node.findInputSlot("blocks"));
+    const able = [...everyNode()].filter(([, node]) => blocksOf(node) && !linked(node));
+    const probes = ([, node]) => node.comfyClass === "StabilityProbe";
+    const ordered = [...able.filter((each) => !probes(each)), ...able.filter(probes)];
+    return /** @type {[string, string][]} */ (ordered.map(([id, node]) => [id, `${node.title} #${id}`]));
+}
+
+function putBlocks(id, words) {
+    const node = nodeWith(id);
+    if (!node) return;
+    setValue(blocksOf(node), words);
+    node.setDirtyCanvas(true, true);
+}
+
 /** @param {GraphNode} node */
 function addBlocks(node) {
-    const field = (other) => other.comfyClass in widgets && other.widgets?.find((widget) => widget.name === "blocks");
-    const linked = (other) => other.isInputConnected(other.findInputSlot("blocks"));
-    const targets = () => /** @type {[string, string][]} */ (
-        [...everyNode()].filter(([, other]) => field(other) && !linked(other)).map(([id, other]) => [id, `${other.title} #${id}`])
-    );
-    const put = (id, words) => {
-        const target = nodeWith(id);
-        if (!target) return;
-        setValue(field(target), words);
-        target.setDirtyCanvas(true, true);
-    };
-    const list = new BlockList(targets, put);
+    const list = new BlockList(new Target(takers, putBlocks));
     addWidget(node, "picks", list.element, 220);
     node.setSize([Math.max(node.size[0], 300), Math.max(node.size[1], 400)]);
     return { element: list.element, shows: "attentions", show: ({ attentions }) => list.show(attentions), redraw: () => list.draw() };
@@ -207,12 +228,14 @@ function fill(node, result) {
     if (!(view.shows in result)) return;
     view.show(result);
     filled.add(node);
+    if (view.chart) redraw((other) => other.comfyClass === "CirculationSchedule");
 }
 
 /** Shows what went wrong on the node itself: newer front ends say only that it failed. Without an error it takes it away. */
 function complain(node, view, error) {
     if (!error) {
-        view.problem?.remove();
+        if (!view.problem) return;
+        view.problem.remove();
         view.problem = null;
         heights.delete(view.element);
         view.element?.style.removeProperty("min-height");
@@ -221,7 +244,8 @@ function complain(node, view, error) {
             notes.delete(node);
             view.element = null;
         }
-        return giveBack(node);
+        giveBack(node);
+        return;
     }
     if (!view.element) {
         view.element = html("div", { class: "circulation status" });
@@ -237,10 +261,11 @@ function complain(node, view, error) {
     view.problem.textContent = view.problem.title = error;
 }
 
-/** So that all of a message can be read on a node that has nothing else to make smaller. */
-function makeRoom(node, { element, problem }) {
-    if (!problem || !element.matches(".status")) return;
-    heights.set(element, Math.max(STATUS, problem.offsetHeight + PADDING));
+/** So that all of a message or a line can be read on a node that has nothing else to make smaller. */
+function makeRoom(node, { element, problem, line }) {
+    const text = problem ?? line;
+    if (!text?.offsetHeight || !element.matches(".status")) return;
+    heights.set(element, Math.max(STATUS, text.offsetHeight + PADDING));
     element.style.minHeight = `${heights.get(element)}px`; // for Nodes 2.0
     if (LiteGraph.vueNodesMode) return;
     giveBack(node); // the text has become shorter, or got more width
@@ -282,8 +307,8 @@ function remountDetached() {
     }
 }
 
-function redraw() {
-    for (const [, node] of everyNode()) views.get(node)?.redraw();
+function redraw(which = (node) => true) {
+    for (const [, node] of everyNode()) which(node) && views.get(node)?.redraw();
 }
 
 function chartCommands(node, chart) {
@@ -319,7 +344,7 @@ app.registerExtension({
         document.head.append(html("link", { rel: "stylesheet", href: new URL("circulation.css", import.meta.url) }));
         const reports = (id) => views.get(nodeWith(id))?.shows === "text";
         listen(show, (type) => type in widgets, reports);
-        app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(redraw, PALETTE_SET));
+        app.ui.settings.addEventListener("Comfy.ColorPalette.change", () => setTimeout(() => redraw(), PALETTE_SET));
     },
 
     nodeCreated(node) {

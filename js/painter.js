@@ -3,7 +3,9 @@
 //
 // Rows are the depth of the model, first blocks at the top; columns are the sampling, its start at the left. A cell is a
 // factor on (alpha − 1), from 0 to 2. While a stroke goes on, cells are drawn only; when it ends, the text is written.
+// Behind the cells is the heat map of the last run, on the same axes.
 
+import { alongSampling, heatMap } from "./heat.js";
 import { colour, holdPresses, html, mix, onceAFrame, opposite, svg, theme } from "./theme.js";
 import { say } from "./words.js";
 
@@ -33,8 +35,12 @@ const CHANGES = {
 };
 
 export class Painter {
-    /** `text()` gives the JSON; `write(text)` keeps a new one, as one step for undo; `linked()` says whether a link sets it. */
-    constructor(text, write, linked) {
+    /**
+     * `text()` gives the JSON; `write(text)` keeps a new one, as one step for undo; `linked()` says whether a link sets it.
+     * @param {{data(): any, wanted(): boolean, want(value: boolean): void}} run what the last run's chart holds, null where there is none, and whether it is to be seen
+     */
+    constructor(text, write, linked, run) {
+        this.run = run;
         this.text = text;
         this.write = write;
         this.linked = linked;
@@ -55,6 +61,12 @@ export class Painter {
             if (key === "Enter" || key === "Escape") this.name.hidden = true;
         });
         this.offer();
+        this.behind = this.button(say("lastRunBehind"), () => {
+            run.want(!run.wanted());
+            this.draw();
+        });
+        this.behind.setAttribute("role", "switch");
+        this.behind.title = say("lastRunBehindHelp");
         this.size = ["rows", "columns"].map((/** @type {Key} */ name) => {
             const input = html("input", { type: "number", min: 1, max: MOST[name], "aria-label": say(name), title: say(name) });
             input.addEventListener("change", () => this.resize());
@@ -73,6 +85,7 @@ export class Painter {
                 this.preset,
                 this.name,
                 html("span", {}, this.size[0], " × ", this.size[1]),
+                this.behind,
             ),
             html("div", { class: "plot" }, this.canvas),
             this.note,
@@ -161,6 +174,11 @@ export class Painter {
         colour(this.element, colours);
         this.element.dataset.locked = !this.ready;
         for (const control of [...this.brushes, this.strength, this.preset, ...this.size]) control.disabled = this.linked();
+        const heat = this.run.data();
+        const shown = heat !== null && this.run.wanted();
+        this.behind.hidden = heat === null;
+        this.behind.setAttribute("aria-checked", String(shown));
+        this.element.dataset.behind = shown;
         this.cells = [];
         this.canvas.replaceChildren();
         const { clientWidth: width, clientHeight: height } = this.canvas;
@@ -182,6 +200,12 @@ export class Painter {
                 height: Math.max(0.5, (row < 0 ? FRAME.top - 4 : cell.height) - gap),
                 fill,
             });
+        if (shown) {
+            const [x, y] = [FRAME.left, FRAME.top];
+            const address = heatMap(heat, alongSampling(heat), colours.behind);
+            const place = { x, y, width: cell.width * columns, height: cell.height * rows, preserveAspectRatio: "none", href: address };
+            this.canvas.append(svg("image", { class: "behind", ...place }));
+        }
         for (let row = 0; row < rows; row++) this.canvas.append(box(row, -1, colours.grid));
         for (let column = 0; column < columns; column++) this.canvas.append(box(-1, column, colours.grid));
         this.canvas.append(box(-1, -1, colours.axis));
@@ -221,12 +245,14 @@ export class Painter {
     }
 
     paintCell(row, column) {
-        const { cells, axis } = theme();
+        const { cells, axis, edge } = theme();
+        const behind = this.element.dataset.behind === "true";
         const value = this.grid[row][column];
         const fill = value <= 1 ? mix(cells[0], cells[1], value) : mix(cells[1], cells[2], value - 1);
         const { rect, label } = this.cells[row][column];
         rect.setAttribute("fill", fill);
-        rect.setAttribute("stroke", value < 1 ? axis : "none"); // what is faint still has an edge
+        rect.setAttribute("stroke", behind ? edge : value < 1 ? axis : "none"); // what is faint still has an edge
+        label.setAttribute("stroke", behind ? fill : "none"); // round the number, over what is behind
         label.textContent = this.numbered ? String(round(value)) : "";
         label.setAttribute("fill", this.numbered ? opposite(fill) : "none");
     }

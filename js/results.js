@@ -93,12 +93,13 @@ export function keep(node, result) {
     store(`${app.rootGraph.id}/${node}`, result);
 }
 
-/** The results of a graph, of the one on the screen if none is named: [node, result] of each. */
+/** The results of a graph, of the one on the screen if none is named: [node, result] of each, those that were stored last at the end. */
 export function results(graph = app.rootGraph.id) {
     const here = `${PREFIX}${graph}/`;
     const kept = Object.keys(sessionStorage).filter((key) => key.startsWith(here)).map((key) => key.slice(PREFIX.length));
     const all = new Set([...kept, ...[...unwritten.keys()].filter((key) => `${PREFIX}${key}`.startsWith(here))]);
-    return [...all].map((key) => [key.slice(key.indexOf("/") + 1), read(key)]);
+    const found = [...all].map((key) => [key.slice(key.indexOf("/") + 1), read(key)]);
+    return found.sort(([, one], [, other]) => (one.written ?? Infinity) - (other.written ?? Infinity) || 0);
 }
 
 function withoutError(result) {
@@ -107,11 +108,11 @@ function withoutError(result) {
 }
 
 /** The result with one more point; a new one where the point begins another run. */
-function withPoint(old, { prompt, steps, measures, step, sigma, stages }) {
+function withPoint(old, { prompt, steps, measures, blocks, step, sigma, stages, percent, unsettled }) {
     const continues = old?.prompt === prompt && old.chart.points.at(-1)?.step < step;
-    let points = [...(continues ? old.chart.points : []), { step, sigma, stages }];
+    let points = [...(continues ? old.chart.points : []), { step, sigma, stages, percent, unsettled }];
     if (points.length > MOST_POINTS) points = points.filter((_, i) => i % 2 === 0);
-    return { prompt, chart: { steps, measures, points } };
+    return { prompt, chart: { steps, measures, blocks, points } };
 }
 
 /** What is known of a node, to go on with in this run. */

@@ -61,6 +61,8 @@ function colours(back, front, description, border) {
     const background = `rgb(${rgb(back || "#222").join(", ")})`;
     const dark = luminance(background) < 0.2;
     const farthest = dark ? "#fff" : "#000";
+    const hot = readable(dark ? "#ffb454" : "#a85a00", background, LINE);
+    const behind = mix(background, hot, 0.5);
     const one = readable(dark ? "#2f6fb0" : "#6aa5e0", background, LINE);
     return {
         background,
@@ -70,6 +72,9 @@ function colours(back, front, description, border) {
         grid: mix(background, farthest, 0.12),
         problem: readable(dark ? "#ff8a80" : "#b3261e", background, TEXT),
         lines: (dark ? HUES_ON_DARK : HUES_ON_LIGHT).map((hue) => readable(hue, background, LINE)),
+        heat: [mix(background, farthest, 0.08), hot], // of the least and the largest value
+        behind: [background, behind], // the same of what is drawn upon
+        edge: readable(border || "#4e4e4e", behind, LINE, farthest), // of what is drawn upon that
         cells: [background, one, readable(one, one, LINE, farthest)], // of 0, 1 and 2
     };
 }

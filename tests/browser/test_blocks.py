@@ -108,3 +108,39 @@ def test_the_rows_are_there_again_after_a_reload(listed):
     listed.reload()
     listed.look_at("ModelBlocks")
     assert said(listed) == "Pick blocks below." and box(listed, "output.")
+
+
+@pytest.mark.parametrize("palette", ["dark", "light"])
+def test_text_and_lines_stand_out(listed, palette):
+    listed.palette(palette)
+    box(listed, "input.").click()
+    texts, lines = listed.contrasts()
+    assert len(texts) > 8 and min(texts.values()) >= 4.5 and min(lines.values()) >= 3, (texts, lines)
+    listed.palette("dark")
+
+
+def test_the_keyboard_alone_reaches_all(listed, page):
+    box(listed, "input").click()  # or there is nothing to be put
+    page.evaluate("() => document.activeElement?.blur?.()")
+    wanted, reached = {"blocks Node that takes the blocks", "blocks Put into blocks", "blocks "}, set()  # the last are the boxes
+    for _ in range(250):
+        page.keyboard.press("Tab")
+        reached.add(listed.focused())
+        if wanted <= reached:
+            return
+    raise AssertionError(reached)
+
+
+def test_a_page_at_200_percent_clips_nothing_and_rows_are_picked(listed):
+    with listed.zoomed(2):
+        listed.look_at("ModelBlocks")
+        assert listed.overflowing("ModelBlocks") == []
+        box(listed, "input").click()
+        assert said(listed) == "input"
+
+
+def test_nothing_moves_by_itself(listed, page):
+    page.emulate_media(reduced_motion="reduce")
+    assert listed.moving() == []
+    page.emulate_media(reduced_motion="no-preference")
+    assert listed.moving() == []

@@ -1,5 +1,6 @@
 """What people look at: our widgets in the real front ends, in both of their ways to draw nodes, on the real server."""
 
+import base64
 import csv
 import io
 import itertools
@@ -7,7 +8,9 @@ import json
 import re
 import statistics
 
+import numpy
 import pytest
+from PIL import Image
 from support.screen import Screen, small_graph
 from support.server import ROOT, open_workflow, prompt_of, workflow
 
@@ -16,6 +19,7 @@ RUN_HERE = ["circulation-basic", "circulation-schedule", "stability-readout", "b
 GOLDEN = ROOT / "tests" / "golden"
 SAVED = sorted(GOLDEN.glob("saved-by-*.json"))  # all nodes with other values than the defaults, from front ends 1.32.9 and 1.58.1
 MEASURES = ["energy", "instability", "alignment", "eta", "skew ratio"]
+BY_BLOCK = "instability by block"
 STEPS = 20  # of the run that is watched
 
 seeds = itertools.count()
@@ -104,7 +108,23 @@ def test_help_pages_and_translations_are_served(server, page):
         assert server.get_bytes(f"{docs}/{id}.png").startswith(b"\x89PNG")
     assert server.get("/i18n")["ja"]["nodeDefs"]["StabilityProbe"]["inputs"]["label"]["name"] == "ラベル"
     sheet = "/extensions/attention-circulation/circulation.css"
-    assert page.evaluate("sheet => [...document.styleSheets].some(({ href }) => href?.endsWith(sheet))", sheet)
+    assert page.evaluate("sheet => [...document.styleSheets].filter(({ href }) => href?.endsWith(sheet)).length", sheet) == 1
+    names = page.evaluate("app.extensions.map(({ name }) => name).filter(name => /circulation/i.test(name))")
+    assert names == ["circulation.panels"]
+
+
+def test_panels_speak_the_language_of_the_menus(server, screen, page):
+    said = json.loads((ROOT / "locales" / "ja" / "main.json").read_text("utf-8"))["circulation"]
+    screen.load(scheduled())
+    for locale in ("ja", "en"):
+        page.evaluate("locale => app.extensionManager.setting.set('Comfy.Locale', locale)", locale)
+        screen.reload()
+        shown = [
+            screen.text("CirculationControl"), screen.text("CirculationSchedule", ".note"), screen.text("StabilityProbe", ".legend"),
+            screen.text("CirculationSchedule", "option[value=invert]"),
+        ]  # fmt: skip
+        expected = [said[key] for key in ("notRun", "painterHelp", "nothingMeasured", "invert")]
+        assert [one == other for one, other in zip(shown, expected)] == [locale == "ja"] * 4, shown
 
 
 # --- a run
@@ -130,6 +150,11 @@ def means(table):
     for row in rows:
         groups.setdefault((int(float(row["step"])), row["block"].partition(".")[0]), []).append([float(row[name]) for name in MEASURES])
     return {key: [statistics.fmean(values) for values in zip(*rows)] for key, rows in groups.items()}
+
+
+def pixels(address):
+    """Of a picture whose address holds it."""
+    return numpy.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))).convert("RGB"), int)
 
 
 def shown(text):
@@ -191,8 +216,110 @@ def test_another_measure_can_be_chosen_and_is_kept(run, screen):
     before = screen.plot("StabilityProbe").screenshot()
     screen.widget("StabilityProbe").query_selector("select").select_option("instability")
     screen.wait(lambda: screen.plot("StabilityProbe").screenshot() != before)
+    assert not screen.widget("StabilityProbe").query_selector("select[aria-label^='Node']").is_visible()  # that is for the heat map
     screen.load(screen.saved())
     assert screen.widget("StabilityProbe").query_selector("select").input_value() == "instability"
+
+
+def by_block(table):
+    """Of a record's table: {(step, block): mean instability}."""
+    groups = {}
+    for row in csv.DictReader(io.StringIO(table)):
+        groups.setdefault((int(float(row["step"])), row["block"]), []).append(float(row["instability"]))
+    return {place: statistics.fmean(values) for place, values in groups.items()}
+
+
+@pytest.fixture
+def heat(run, screen):
+    """The heat map of the probe's chart, with a Circulation node in the graph."""
+    screen.load(scheduled())
+    screen.look_at("StabilityProbe")
+    choose(screen, BY_BLOCK, "StabilityProbe")
+    screen.wait(lambda: screen.plot("StabilityProbe").query_selector("image"))
+    yield screen
+    screen.load(scheduled())
+
+
+def on_row(screen, row, step=1, rows=6):
+    """The place on the screen of a block of the heat map at a step."""
+    map = screen.plot("StabilityProbe").query_selector("image").bounding_box()
+    return map["x"] + map["width"] * (step - 0.5) / STEPS, map["y"] + map["height"] * (row + 0.5) / rows
+
+
+def test_the_heat_map_shows_each_block_at_each_step(run, heat, page):
+    record = by_block(run["outputs"]["99"]["text"][0])
+    table = list(csv.DictReader(io.StringIO(heat.csv("StabilityProbe"))))
+    assert {(int(row["step"]), row["block"]): float(row["instability"]) for row in table} == pytest.approx(record, rel=6e-3, abs=1e-6)
+    picture = pixels(heat.plot("StabilityProbe").query_selector("image").get_attribute("href"))
+    blocks = list(dict.fromkeys(row["block"] for row in table))
+    assert len(picture) == len(blocks) == 6
+    shown = {place: picture[blocks.index(place[1]), int((place[0] - 0.5) / STEPS * picture.shape[1])] for place in record}
+    strongest, faintest = (extreme(record, key=record.get) for extreme in (max, min))
+    far = {place: abs(shown[place] - shown[faintest]).sum() for place in record}
+    assert far[strongest] == max(far.values()) > 200
+    assert statistics.correlation(list(record.values()), [far[place] for place in record]) > 0.98
+    page.mouse.move(*on_row(heat, 2, step=3))
+    heat.wait(lambda: f"step 3 of {STEPS} · {blocks[2]} " in heat.text("StabilityProbe", ".legend"))
+    assert heat.overflowing("StabilityProbe") == []
+    with page.expect_download() as download:
+        heat.menu("StabilityProbe", "Save chart as PNG")
+    saved = numpy.asarray(Image.open(download.value.path()).convert("RGB"), int)
+    assert saved.shape == (600, 1200, 3) and (abs(saved - shown[strongest]).sum(-1) < 9).any()  # the map is in it
+
+
+def test_a_click_on_a_row_puts_its_block_into_a_circulation_node(heat, page):
+    button = heat.widget("StabilityProbe").query_selector("button")
+    assert button.is_disabled() and heat.text("StabilityProbe", ".legend") == "Pick blocks below."
+    nodes = page.evaluate("[...app.graph.nodes.map(node => [...node.pos]).flat(), ...app.canvas.ds.offset]")
+    for row in (0, 1):
+        page.mouse.click(*on_row(heat, row))
+    assert heat.text("StabilityProbe", ".legend").startswith("input · ")  # both of its blocks
+    page.mouse.click(*on_row(heat, 0))
+    assert len(heat.plot("StabilityProbe").query_selector_all(".picked")) == 1
+    button.click()
+    assert heat.value("CirculationControl", "blocks") == "input.3"
+    assert page.evaluate("[...app.graph.nodes.map(node => [...node.pos]).flat(), ...app.canvas.ds.offset]") == nodes
+    heat.keys("Control+z", until=lambda: heat.value("CirculationControl", "blocks") == "all")
+
+
+def test_keys_pick_rows_too(heat, page):
+    heat.plot("StabilityProbe").focus()
+    for key in ["ArrowDown", "ArrowDown", "ArrowDown", "ArrowUp", " ", "ArrowDown", "Enter", "ArrowLeft"]:
+        page.keyboard.press(key)
+    assert f"step {STEPS - 1} of {STEPS} · output.0.0 " in heat.text("StabilityProbe", ".legend")
+    page.keyboard.press("Shift+Tab")
+    assert heat.focused() == "chart Put into blocks"
+    page.keyboard.press("Enter")
+    assert heat.value("CirculationControl", "blocks") == "input.3, output.0"
+
+
+def test_the_last_run_lies_behind_the_grid_on_its_axes(run, screen):
+    screen.load(scheduled())
+    record = by_block(run["outputs"]["99"]["text"][0])
+    blocks = list(dict.fromkeys(block for _, block in record))
+    screen.look_at("CirculationSchedule")
+    plot = screen.plot("CirculationSchedule")
+    image = plot.query_selector("image.behind")
+    area, cells = image.bounding_box(), [rect.bounding_box() for rect in plot.query_selector_all("rect[stroke]")][:-1]
+    assert [area["x"], area["y"]] == pytest.approx([cells[0]["x"], cells[0]["y"]], abs=1.5)
+    assert [area["x"] + area["width"], area["y"] + area["height"]] == pytest.approx(
+        [cells[-1]["x"] + cells[-1]["width"], cells[-1]["y"] + cells[-1]["height"]], abs=2.5
+    )
+    picture = pixels(image.get_attribute("href"))
+    last = picture.shape[1] - 1
+    places = {step: int((step - 1) / (STEPS - 1) * last) for step, _ in record}  # the scheduler is even in time
+    colours = {(step, block): picture[blocks.index(block), places[step]] for step, block in record}
+    faintest = colours[min(record, key=record.get)]
+    assert statistics.correlation(list(record.values()), [float(abs(colour - faintest).sum()) for colour in colours.values()]) > 0.98
+    painted = screen.cells()
+    switch = screen.widget("CirculationSchedule").query_selector("[role=switch]")
+    for expected in (False, True):
+        switch.click()
+        screen.wait(lambda expected=expected: bool(screen.plot("CirculationSchedule").query_selector("image.behind")) == expected)
+        assert switch.get_attribute("aria-checked") == str(expected).lower() and screen.cells() == painted
+    switch.click()
+    screen.load(screen.saved())
+    assert screen.plot("CirculationSchedule").query_selector("image.behind") is None  # kept in the workflow
 
 
 def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
@@ -372,8 +499,8 @@ def test_the_keyboard_paints(painter, page):
     assert len(painter.saved()["nodes"]) == 1  # Delete was the painter's
 
 
-def choose(painter, entry):
-    painter.widget("CirculationSchedule").query_selector("select").select_option(entry)
+def choose(screen, entry, name="CirculationSchedule"):
+    screen.widget(name).query_selector("select").select_option(entry)
 
 
 def test_a_brush_between_the_buttons(painter, page):
@@ -440,6 +567,11 @@ def test_the_depth_axis_says_which_end_is_which(painter):
     assert words == ["first blocks", "last"]
 
 
+def test_without_a_run_there_is_nothing_behind_the_grid(painter):
+    assert painter.plot("CirculationSchedule").query_selector("image") is None
+    assert not painter.widget("CirculationSchedule").query_selector("[role=switch]").is_visible()
+
+
 @pytest.mark.parametrize("by", ["mouse", "preset", "keyboard"])
 def test_comfyui_undoes_a_stroke_and_does_it_again(painter, page, by):
     if by == "mouse":
@@ -497,7 +629,36 @@ def test_text_and_lines_stand_out(run, screen, page, palette):
     texts, lines = screen.contrasts()
     assert len(texts) > 20 and min(texts.values()) >= 4.5, texts
     assert len(lines) > 8 and min(lines.values()) >= 3, lines
+    painter = screen.plot("CirculationSchedule")
+    behind = pixels(painter.query_selector("image.behind").get_attribute("href"))
+    edges = {rect.get_attribute("stroke") for rect in painter.query_selector_all("rect[stroke]")[:-1]}
+    assert min(contrast(rgb(edge), colour) for edge in edges for colour in numpy.unique(behind.reshape(-1, 3), axis=0)) >= 3
+    halos = {(text.get_attribute("stroke"), text.get_attribute("fill")) for text in painter.query_selector_all("text[stroke]")}
+    assert min(contrast(*map(rgb, pair)) for pair in halos) >= 4.5  # of the numbers, whatever is behind
+    choose(screen, BY_BLOCK, "StabilityProbe")
+    screen.wait(lambda: screen.plot("StabilityProbe").query_selector("image"))
+    texts, lines = screen.contrasts()
+    assert min(texts.values()) >= 4.5 and min(lines.values()) >= 3, (texts, lines)
+    heat = pixels(screen.plot("StabilityProbe").query_selector("image").get_attribute("href")).reshape(-1, 3)
+    panel = rgb(screen.js("getComputedStyle(widget('StabilityProbe')).backgroundColor"))
+    assert max(contrast(panel, colour) for colour in numpy.unique(heat, axis=0)) >= 3
+    choose(screen, "alignment", "StabilityProbe")
     screen.palette("dark")
+
+
+def rgb(colour):
+    """Of a colour as a browser writes it."""
+    if colour.startswith("#"):
+        digits = colour[1:] if len(colour) == 7 else "".join(digit * 2 for digit in colour[1:])
+        return [int(digits[at : at + 2], 16) for at in (0, 2, 4)]
+    return [float(part) for part in re.findall(r"[\d.]+", colour)[:3]]
+
+
+def contrast(*colours):
+    """As WCAG 2.2 defines it."""
+    linear = [[c / 255 / 12.92 if c / 255 <= 0.04045 else ((c / 255 + 0.055) / 1.055) ** 2.4 for c in colour] for colour in colours]
+    low, high = sorted(0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in linear)
+    return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -522,17 +683,19 @@ def test_a_page_at_200_percent_clips_nothing_and_is_painted(painter, page):
 
 
 def test_the_keyboard_alone_reaches_all_and_uses_it(run, screen, page):
-    screen.load(only(scheduled(), "CirculationSchedule", "StabilityProbe"))
+    screen.load(only(scheduled(), "CirculationSchedule", "StabilityProbe", "CirculationControl"))
     screen.look_at("CirculationSchedule", 0.5)
     page.evaluate("() => document.activeElement?.blur?.()")
-    wanted = {"painter 0", "painter 2", "painter Fill the grid", "painter columns", "painter svg", "chart Measure", "chart svg"}
+    wanted = {"painter 0", "painter 2", "painter Brush", "painter Fill the grid", "painter columns", "painter last run", "painter svg"}
+    wanted |= {"chart Measure", "chart svg", "status blocks"}
     reached = []
     for _ in range(250):
         page.keyboard.press("Tab")
         reached.append(screen.focused())
-        if wanted <= set(reached) and reached[-1] == "chart svg":
+        if wanted <= set(reached):
             break
     assert wanted <= set(reached), reached
+    screen.plot("StabilityProbe").focus()
     with page.expect_download() as download:
         page.keyboard.press("s")
     assert download.value.suggested_filename.endswith(".png")

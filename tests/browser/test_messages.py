@@ -4,9 +4,35 @@ import itertools
 import uuid
 
 import pytest
+from support import front_ends
 from support.screen import small_graph
-from support.server import workflow
+from support.server import started, workflow
 
+OTHER_FAMILY = """
+import comfy.model_management
+import torch
+from comfy.ldm.pixart.pixartms import PixArtMS
+from comfy.model_patcher import ModelPatcher
+
+
+class PixArt(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.diffusion_model = PixArtMS.__new__(PixArtMS)
+        torch.nn.Module.__init__(self.diffusion_model)
+
+
+class OtherFamily:
+    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
+    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "load", "test"
+
+    def load(self):
+        cpu = torch.device("cpu")
+        return (ModelPatcher(PixArt(), cpu, cpu),)
+
+
+NODE_CLASS_MAPPINGS = {"OtherFamily": OtherFamily}
+"""
 EXPECTED = [r"status of 400 .*/api/prompt$", r"^PromptExecutionError: "]  # what the front end logs of a prompt that is refused
 HIT = "6 of 6 blocks hit, all 4 steps, positive and negative."
 PROBLEM = """(() => {
@@ -19,6 +45,13 @@ PROBLEM = """(() => {
 
 
 seeds = itertools.count(5000)
+
+
+@pytest.fixture(scope="module", params=front_ends.VERSIONS)
+def server(request, tmp_path_factory):
+    root = front_ends.root(request.param)
+    with started(tmp_path_factory.mktemp("comfyui"), "--front-end-root", str(root), kind="sd15", code=OTHER_FAMILY) as server:
+        yield server
 
 
 def nothing_wrong(screen, name):
@@ -92,6 +125,40 @@ def test_blocks_that_this_model_has_not_are_named_on_the_node(graph, screen):
     screen.finished()
     assert nothing_wrong(screen, "CirculationControl")
     assert screen.text("CirculationControl").startswith("2 of 6 blocks hit")
+
+
+def test_a_model_of_another_family_is_named_on_the_node(graph, screen):
+    screen.js("""(() => {
+        const made = LiteGraph.createNode("OtherFamily");
+        made.pos = [0, 1500];
+        app.graph.add(made);
+        made.connect(0, node("CirculationControl"), "model");
+    })()""")
+    screen.load(screen.saved())
+    fails(screen)
+    assert says_what_is_wrong(screen, "CirculationControl", "Circulation cannot patch PixArt models: ")
+    screen.js("node('CheckpointLoaderSimple').connect(0, node('CirculationControl'), 'model')")
+    screen.queue()
+    screen.finished()
+    assert nothing_wrong(screen, "CirculationControl")
+    assert screen.text("CirculationControl").startswith(HIT)
+
+
+@pytest.mark.parametrize("width", [210, 300, 420])
+def test_all_of_the_line_can_be_read_beside_the_button(graph, screen, width):
+    screen.queue()
+    screen.finished()
+    screen.js("(n => n.setSize([values[1], n.computeSize()[1]]))(node(values[0]))", "CirculationControl", width)
+    screen.look_at("CirculationControl")
+    assert screen.overflowing("CirculationControl") == []
+    line, button, around = screen.js("""(() => {
+        const element = widget("CirculationControl");
+        const line = element.querySelector("span");
+        if (line.scrollHeight > line.clientHeight + 1) return [line.outerHTML];
+        return [line, element.querySelector("button"), element].map(part => part.getBoundingClientRect().toJSON());
+    })()""")
+    assert around["top"] <= line["top"] + 1 and line["bottom"] <= around["bottom"] + 1
+    assert line["right"] <= button["left"] or line["bottom"] <= button["top"] + 1
 
 
 def test_a_readout_that_waits_for_no_sampler_says_so_itself(graph, screen):

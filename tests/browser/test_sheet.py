@@ -231,6 +231,49 @@ def test_text_stands_out(sheet, palette):
     sheet.palette("dark")
 
 
+def test_the_keyboard_alone_reaches_a_cell_and_what_is_large(sheet, page):
+    page.evaluate("() => document.activeElement?.blur?.()")
+    for wanted in (NAMES[0], "Back"):
+        for _ in range(250):
+            page.keyboard.press("Tab")
+            if sheet.focused() == f"sheet {wanted}":
+                break
+        assert sheet.focused() == f"sheet {wanted}"
+        page.keyboard.press("Enter")
+        assert (slider(sheet) is None) == (wanted == "Back")
+
+
+def test_a_page_at_200_percent_clips_nothing_and_cells_are_compared(sheet, page):
+    with sheet.zoomed(2):
+        sheet.look_at("ComparisonSheet", 0.5)
+        assert sheet.overflowing("ComparisonSheet") == []
+        box = cells(sheet)[3].bounding_box()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        sheet.wait(lambda: sheet.text("ComparisonSheet", ".note") == f"{OFF} | {CHANGED}, column 2")
+        page.mouse.down()
+        page.mouse.up()
+        assert value(sheet) == 50 and sheet.overflowing("ComparisonSheet") == []
+        page.keyboard.press("Escape")
+
+
+def test_nothing_moves_by_itself(sheet, page):
+    for motion in ("reduce", "no-preference"):
+        page.emulate_media(reduced_motion=motion)
+        assert sheet.moving() == []
+
+
+@pytest.mark.parametrize("name, type", [("circulation-sweep", "ComparisonSheet"), ("find-your-alpha", "CirculationGrid")])
+def test_labels_can_be_read_at_the_zoom_at_which_a_workflow_opens(sheet, name, type):
+    told = dict(labels=["off", "alpha 1.2, beta 3"], baseline=0, columns=1, cells=[[None], [None]])
+    sheet.load(workflow(name))
+    sheet.look_at(type, workflow(name)["extra"]["ds"]["scale"])
+    sheet.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("executed", { detail: {
+        node: String(node(values[1]).id), prompt_id: "none", output: { comparison: [values[0]] } } }))""", told, type)  # fmt: skip
+    label = sheet.wait(lambda: sheet.widget(type).query_selector(".row > span"))
+    height = "label => parseFloat(getComputedStyle(label).fontSize) * label.getBoundingClientRect().height / label.offsetHeight"
+    assert label.evaluate(height) >= 9  # pixels; ComfyUI's own text has 8
+
+
 def grid(screen, **values):
     screen.load(small_graph(workflow("find-your-alpha"), steps=2, seed=1))
     screen.js("""Object.entries(values[0]).forEach(([name, value]) => {
@@ -260,6 +303,9 @@ def test_a_grid_shows_each_cell_when_it_is_there(screen):
         assert any(found == count and f"2 settings, {count} of 4 images, " in line for found, line in noted), noted
     said = screen.wait(lambda: (line := screen.text("CirculationGrid", ".line")).startswith("2 settings, 4 images, ") and line)
     assert "blocks hit" in said
+    texts, lines = screen.contrasts()
+    assert len(texts) > 3 and min(texts.values()) >= 4.5 and min(lines.values()) >= 3, (texts, lines)
+    assert screen.overflowing("CirculationGrid") == [] and screen.moving() == []
     screen.elsewhere(workflow("stability-readout"))
     screen.back()
     assert grid_cells(screen) == NAMES and screen.text("CirculationGrid", ".line") == said
