@@ -22,6 +22,7 @@ LAYERS = {
     "Z-Image": Layer(1, 4352, 30, 128, BF16, text=256, in_heads=True),  # 1024²
     "Qwen-Image": Layer(1, 7145, 24, 128, BF16, text=256, in_heads=True),  # 1328²
     "Wan": Layer(1, 75600, 40, 128, BF16),  # 14B, 720p, 81 frames
+    "MiniMax H3": Layer(1, 37966, 56, 128, BF16, text=670, in_heads=True),  # 768p, 124 frames; before them the text and the sound
 }
 
 Circulation, Adaptive = engine("method.settings").CirculationSettings, engine("method.settings").AdaptiveSettings
@@ -69,6 +70,10 @@ CEILINGS = {
     (A100, "Wan", "one pass"): (248, 11.0, 0.2),
     (A100, "Wan", "adaptive"): (924, 27.2, 1.2),
     (A100, "Wan", "probe"): (447, 22.1, 0.3),
+    (A100, "MiniMax H3", "value space"): (1052, 24.1, 0.2),
+    (A100, "MiniMax H3", "one pass"): (573, 12.1, -0.9),
+    (A100, "MiniMax H3", "adaptive"): (1194, 30.1, 0.2),
+    (A100, "MiniMax H3", "probe"): (268, 21.9, 0.0),
     (H100, "Flux", "value space"): (53, 19.5, 2.4),
     (H100, "Flux", "one pass"): (31, 8.7, 1.3),
     (H100, "Wan", "value space"): (578, 18.2, 1.1),

@@ -183,6 +183,7 @@ FAMILIES: dict[str, Small] = {
         extra=speech,
         since="0.5.0",
     ),
+    "wan_causal": Small("WAN21_CausalAR_T2V", WAN, (16, 2, 8, 12), LAYERS, since="0.21.0", queries="last"),
     "ltxv": Small(
         "LTXV",
         dict(DIFFUSERS, image_model="ltxv", in_channels=128, cross_attention_dim=64, caption_channels=32),

@@ -205,6 +205,8 @@ TABLE = [
     Name("comfy.model_patcher:ModelPatcher.add_wrapper_with_key", ("wrapper_type", "key", "wrapper")),
     Name("comfy.model_patcher:ModelPatcher.remove_wrappers_with_key", ("wrapper_type", "key")),
     Name("comfy.model_patcher:ModelPatcher.get_model_object", ("name",)),
+    Name("comfy.model_patcher:ModelPatcher.add_object_patch", ("name", "obj")),
+    Code("comfy.model_patcher", ("self.object_patches = {}",)),
     Name("comfy.model_sampling:ModelSamplingDiscrete.percent_to_sigma", ("percent",)),
     Name("comfy.patcher_extension.add_wrapper_with_key", ("wrapper_type", "key", "wrapper", "transformer_options")),
     Name("comfy.patcher_extension.copy_nested_dicts", ("input_dict",)),

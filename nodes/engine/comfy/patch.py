@@ -30,6 +30,7 @@ from ..text import ascii_line
 from . import events, kernels, keys
 from .attention_call import AttentionCall
 from .compiled import code_of_its_own
+from .handing_on import HandingOn, handing_on, patch_blocks
 from .model import diffusion_model, family_of, patchable_blocks
 from .prompt import node_of_graph
 from .run_info import run_info, sampler_name
@@ -42,6 +43,7 @@ OWN_SCHEDULE = ("dpm_adaptive", "dpm_fast")  # these samplers go through sigmas 
 def attach(model, addition: Rule | Probe):
     """A clone of the MODEL with one more rule, which wins over the earlier ones, or one more probe."""
     patched = model.clone()
+    patch_blocks(patched)
     patched.set_attachments(keys.ATTACHMENT, (*(model.get_attachment(keys.ATTACHMENT) or ()), addition))
     patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, keys.WRAPPER)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, keys.WRAPPER, _sample)
@@ -105,6 +107,7 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
         if (model.model_options.get(keys.COMPILE_OPTIONS) or {}).get(keys.ONE_GRAPH):
             raise ValueError("it is compiled with fullgraph, which lets no node act inside of it. Turn fullgraph off in the compile node.")
         blocks, video = patchable_blocks(model), alternates_with_time(diffusion_model(model))
+        handing_on(model)
     except (ValueError, TypeError) as error:
         log.warning("Circulation left the model alone: %s", ascii_line(str(error)))
         for rule in rules:
@@ -132,7 +135,9 @@ def _install(run: Run, guider) -> None:
     options = guider.model_options[keys.TRANSFORMER_OPTIONS]
     previous = options.get(keys.ATTENTION_OVERRIDE)
     family, network = family_of(guider.model_patcher), diffusion_model(guider.model_patcher)
-    announce = _follow_transformer(run, options, family, network) if isinstance(family, TransformerFamily) else None
+    announce = None
+    if isinstance(family, TransformerFamily):
+        announce = _follow_transformer(run, options, family, network, handing_on(guider.model_patcher))
     if announce is None:
         _announce_from_patches(run, options)
 
@@ -185,14 +190,17 @@ def _announce_from_patches(run: Run, options: dict) -> None:
     patches.setdefault(keys.CROSS_ATTENTION_PATCH, []).append(_never_compiled(cross_attention))
 
 
-def _follow_transformer(run: Run, options: dict, family: TransformerFamily, network: Module) -> Callable[[AttentionCall], None]:
+def _follow_transformer(
+    run: Run, options: dict, family: TransformerFamily, network: Module, blocks_are_handed: HandingOn | None
+) -> Callable[[AttentionCall], None]:
     """Transformers are followed through each call of the model. Returns what announces an attention call."""
     address_of_call = family.address_of_call(network)
 
     def apply_model(executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **conditions):  # noqa: B006
         forward = Forward(family, network, address_of_call, x.shape, {**conditions, "c_crossattn": c_crossattn})
         followed = {**transformer_options, keys.FORWARD: forward}
-        out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)
+        with contextlib.nullcontext() if blocks_are_handed is None else blocks_are_handed.during(followed):
+            out = executor(x, t, c_concat, c_crossattn, control, followed, **conditions)
         if forward.miscounted:
             run.outcome.distrusted = True
         return out

@@ -197,6 +197,9 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
     "comfy.ldm.wan.model.WanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, wan, slots=True),
     "comfy.ldm.wan.model.SCAILWanModel": TransformerFamily("Wan 2.1 and 2.2", WAN, after_reference, slots=True, since="0.16.0"),
     "comfy.ldm.wan.model.WanModel_S2V": TransformerFamily("Wan 2.2 S2V", WAN, first, slots=True, since="0.5.0"),
+    "comfy.ldm.wan.ar_model.CausalWanModel": TransformerFamily(
+        "Wan, causal", WAN, last, slots=True, queries=at_the_end, hands_nothing_on=True, since="0.21.0"
+    ),
     "comfy.ldm.lightricks.model.LTXVModel": TransformerFamily(
         "LTX-Video", LTX, everything, unpatched, slots=True, queries=in_groups
     ),
@@ -250,7 +253,6 @@ REFUSED: dict[str, Refused] = {
     "comfy.ldm.ernie.model.ErnieImageModel": Refused(OUT_OF_REACH.format("0.38"), since="0.19.0"),
     "comfy.ldm.seedvr.model.NaDiT": Refused(OUT_OF_REACH.format("0.33"), since="0.25.0"),
     "comfy.ldm.wan.model_animate2.WanAnimate2Model": Refused(FRAME_BY_FRAME, since="0.31.0"),
-    "comfy.ldm.wan.ar_model.CausalWanModel": Refused(OUT_OF_REACH.format("0.33"), since="0.21.0"),
     "comfy.ldm.audio.dit.AudioDiffusionTransformer": Refused(NO_PICTURES),
     "comfy.ldm.ace.model.ACEStepTransformer2DModel": Refused(NO_PICTURES),
     "comfy.ldm.ace.ace_step15.AceStepConditionGenerationModel": Refused(NO_PICTURES, since="0.12.0"),

@@ -61,6 +61,7 @@ class TransformerFamily:
     says whether a call is over the image where a block makes several that its turn does not tell apart. Which block
     calls is what ComfyUI says, where it does.
     Where not: `slots` says that blocks can be marked, `counted` that calls come in a fixed order.
+    `hands_nothing_on` where the model calls its blocks without ComfyUI's options in some of its ways.
     `has_sound` where sound stands among the tokens: 'all' then means the image's. `since` is the first version of
     ComfyUI that has the class.
     """
@@ -74,6 +75,7 @@ class TransformerFamily:
     queries: Callable[..., int] | None = None
     is_own: Callable[..., bool] | None = None
     has_sound: bool = False
+    hands_nothing_on: bool = False
     since: str = OLDEST
     shows_input = False
 
