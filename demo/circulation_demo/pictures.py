@@ -31,7 +31,10 @@ ALPHAS = "1.05, 1.2, 0.8"  # after off, which the sheet puts first
 STRONG = "1.2"
 SMALL = "1.05, 1.1, 1.2"  # with beta 3: what the templates with a sheet come with
 
-FAMILIES = {"sd3": "SD 3.5", "flux": "Flux", "z-image": "Z-Image", "qwen-image": "Qwen-Image", "wan": "Wan 2.1"}
+FAMILIES = {
+    "sd3": "SD 3.5", "flux": "Flux", "z-image": "Z-Image", "qwen-image": "Qwen-Image", "hidream-o1": "HiDream-O1",
+    "wan": "Wan 2.1", "ltx2": "LTX 2", "minimax-h3": "MiniMax H3",
+}  # fmt: skip
 HALVES, SHEET, SCHEDULE, READOUT, COMPARE = "halves", "sheet", "schedule", "readout", "compare"
 SHOWN = {  # of each template: its title, and what is shown of it
     "circulation-basic": ("Compare: SDXL", HALVES),

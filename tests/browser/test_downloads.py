@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from support import front_ends
-from support.server import ROOT, front_end, started
+from support import front_ends, workflows
+from support.server import front_end, started
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
 OFFERED = "() => [...document.querySelectorAll('[data-testid=missing-model-download]')].map(button => button.ariaLabel)"
 
@@ -24,7 +23,7 @@ def load(page, workflow):
     page.evaluate("graph => app.loadGraphData(graph, true, true, app.extensionManager.workflow.activeWorkflow)", workflow)
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", workflows.ALL)
 def test_each_missing_file_can_be_downloaded(page, path):
     load(page, EMPTY)
     page.wait_for_function(f"({OFFERED})().length === 0")

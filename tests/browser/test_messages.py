@@ -6,7 +6,8 @@ import uuid
 import pytest
 from support import front_ends
 from support.screen import small_graph
-from support.server import started, workflow
+from support.server import started
+from support.workflows import workflow
 
 OTHER_FAMILY = """
 import comfy.model_management

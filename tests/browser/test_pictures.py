@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from support import front_ends
 from support.screen import Screen, small_graph
-from support.server import ROOT, front_end, started, workflow
+from support.server import ROOT, front_end, started
+from support.workflows import workflow
 
 DOCS = ROOT / "js" / "docs"
 # of each workflow: the nodes that are pictured after a run of it

@@ -6,7 +6,7 @@ import numpy
 import pytest
 from PIL import Image
 from support.screen import Screen, small_graph
-from support.server import workflow
+from support.workflows import workflow
 
 OFF, CHANGED = "off (baseline)", "alpha 3, beta 8"
 NAMES = [f"{row}, column {column}" for row in (OFF, CHANGED) for column in (1, 2)]

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import re
 import subprocess
@@ -37,10 +36,6 @@ HARMLESS = [
     r"^Attempted to cleanup event listeners for graph that was never set up",  # 1.32.9, when Nodes 2.0 is turned on or off
     r"^TypeError: .*reading 'id'.*\s+at onChange",  # 1.32.9, on the first setting that changes
 ]
-
-
-def workflow(name):
-    return json.loads((ROOT / "workflows" / f"{name}.json").read_text())
 
 
 _made = tempfile.TemporaryDirectory()

@@ -10,8 +10,8 @@ import pytest
 from circulation_demo.pictures import BANNER, EFFECT, ICON, made_of, templates
 from PIL import Image
 from support.host import ROOT
+from support.workflows import PATHS as WORKFLOWS
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 CORES = "comfyui_workflow_templates_json"  # a package of ComfyUI's that the environment of the tests leaves out
 
 

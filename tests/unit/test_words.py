@@ -4,11 +4,13 @@ import json
 import re
 
 import pytest
+from packaging.version import Version
 from PIL import Image
+from support import workflows
 from support.host import NODES, ROOT
+from support.workflows import OLDEST, needs, workflow
 
 LANGUAGES = ["zh", "ja", "ko", "fr", "de", "es", "ru"]
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 
 def inputs(cls):
@@ -109,7 +111,16 @@ def test_a_help_page_has_the_same_parts_in_other_languages(id, language):
     assert page.startswith(f"# {names[id]['display_name']}\n")
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", workflows.PATHS, ids=lambda path: path.stem)
+def test_a_workflow_says_which_comfyui_it_needs(path):
+    """In its note, where that is not the oldest that the pack runs in."""
+    graph = workflow(path.stem)
+    (note,) = (node["widgets_values"][0] for node in graph["nodes"] if node["type"] == "MarkdownNote")
+    said = re.search(r"\*\*Needs ComfyUI ([\d.]+) or newer\*\*", note)
+    assert (Version(said[1]) if said else OLDEST) == needs(graph)
+
+
+@pytest.mark.parametrize("path", workflows.PATHS, ids=lambda path: path.stem)
 def test_a_workflow_has_a_note_and_says_where_its_nodes_come_from(path):
     nodes = json.loads(path.read_text("utf-8"))["nodes"]
     assert any(node["type"] == "MarkdownNote" for node in nodes)
@@ -119,7 +130,7 @@ def test_a_workflow_has_a_note_and_says_where_its_nodes_come_from(path):
             assert node["properties"]["cnr_id"] == "attention-circulation"
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", workflows.PATHS, ids=lambda path: path.stem)
 def test_the_nodes_of_a_workflow_do_not_lie_on_each_other(path):
     boxes = [(*node["pos"], *node["size"]) for node in json.loads(path.read_text("utf-8"))["nodes"]]
     for i, (x, y, width, height) in enumerate(boxes):
