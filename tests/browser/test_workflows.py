@@ -35,7 +35,7 @@ def server(tmp_path_factory):
 @pytest.fixture(scope="module")
 def prompts(server):
     """Of each workflow the prompt, and that of one with its sampler and its probe in a subgraph."""
-    with front_end(server) as page:
+    with front_end(server, Comfy_Workflow_ShowMissingModelsWarning=False) as page:
         made = {family: open_workflow(page, workflow(f"circulation-{family}"), without_files=True) for family in KNOWN}
         made |= {name: open_workflow(page, workflow(name), without_files=True) for name in COMPARING}
         made |= {name: small(open_workflow(page, workflow(name))) for name in RUN_HERE}
