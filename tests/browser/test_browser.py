@@ -269,7 +269,8 @@ def test_the_heat_map_shows_each_block_at_each_step(run, heat, page):
 def test_a_click_on_a_row_puts_its_block_into_a_circulation_node(heat, page):
     button = heat.widget("StabilityProbe").query_selector("button")
     assert button.is_disabled() and heat.text("StabilityProbe", ".legend") == "Pick blocks below."
-    nodes = page.evaluate("[...app.graph.nodes.map(node => [...node.pos]).flat(), ...app.canvas.ds.offset]")
+    where = "[Object.fromEntries(app.graph.nodes.map(({ id, pos }) => [id, [...pos]])), ...app.canvas.ds.offset]"
+    before = page.evaluate(where)
     for row in (0, 1):
         page.mouse.click(*on_row(heat, row))
     assert heat.text("StabilityProbe", ".legend").startswith("input · ")  # both of its blocks
@@ -277,7 +278,7 @@ def test_a_click_on_a_row_puts_its_block_into_a_circulation_node(heat, page):
     assert len(heat.plot("StabilityProbe").query_selector_all(".picked")) == 1
     button.click()
     assert heat.value("CirculationControl", "blocks") == "input.3"
-    assert page.evaluate("[...app.graph.nodes.map(node => [...node.pos]).flat(), ...app.canvas.ds.offset]") == nodes
+    assert page.evaluate(where) == before
     heat.keys("Control+z", until=lambda: heat.value("CirculationControl", "blocks") == "all")
 
 
