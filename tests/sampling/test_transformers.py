@@ -5,6 +5,7 @@ are is told by hooks on the model's modules, and which tokens are the image by w
 """
 
 import functools
+import importlib
 import logging
 from unittest import mock
 
@@ -280,6 +281,18 @@ def test_blocks_are_still_told_apart_where_skip_layer_guidance_skips_some(name):
     assert [call.block for call in found if call.doubled] == [call.block for call in plain if call.block]
     assert torch.equal(one, sample(theirs(circulated(model(name))), name))
     assert change(one, written_out(theirs(model(name)), name, where_the_image_is(name))) < ROUNDING
+
+
+@pytest.mark.skipif("hidream_o1" not in FAMILIES, reason="This ComfyUI does not know HiDream-O1.")
+def test_a_node_that_runs_the_network_several_times_in_one_call_has_each_circulated():
+    """The one that smooths seams, which is in the workflow of HiDream-O1."""
+    nodes = importlib.import_module("comfy_extras.nodes_hidream_o1")
+    settings = dict(start_percent=0.0, end_percent=1.0, pattern="symmetric", passes="2", blend="average", strength=1.0)
+    theirs = others.execute(nodes.HiDreamO1PatchSeamSmoothing, model=model("hidream_o1"), **settings)
+    result, plain = sample(circulated(theirs), "hidream_o1"), sample(theirs, "hidream_o1")
+    reference = written_out(theirs, "hidream_o1", where_the_image_is("hidream_o1"))
+    assert change(result, reference) < ROUNDING < 1e-3 < change(reference, plain)
+    assert change(plain, sample(model("hidream_o1"), "hidream_o1")) > 1e-3
 
 
 def test_a_block_that_another_node_runs_in_its_own_way_is_named(caplog):
