@@ -112,12 +112,19 @@ def test_help_pages_and_translations_are_served(server, page):
     assert names == ["circulation.panels"]
 
 
-def test_panels_speak_the_language_of_the_menus(server, screen, page):
+@pytest.fixture
+def in_english_again(page):
+    yield
+    page.evaluate("() => app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    Screen(page).fresh()
+
+
+def test_panels_speak_the_language_of_the_menus(screen, page, in_english_again):
     said = json.loads((ROOT / "locales" / "ja" / "main.json").read_text("utf-8"))["circulation"]
-    screen.load(scheduled())
-    for locale in ("ja", "en"):
+    for locale in ("en", "ja"):
         page.evaluate("locale => app.extensionManager.setting.set('Comfy.Locale', locale)", locale)
-        screen.reload()
+        screen.fresh()
+        screen.load(scheduled())
         shown = [
             screen.text("CirculationControl"), screen.text("CirculationSchedule", ".note"), screen.text("StabilityProbe", ".legend"),
             screen.text("CirculationSchedule", "option[value=invert]"),
