@@ -93,6 +93,7 @@ export class Chart {
         this.choice.hidden = !this.points.length;
         this.plot.setAttribute("aria-label", this.words());
         this.put.hidden = !this.byBlock;
+        this.legend.classList.toggle("words", this.byBlock);
         this.scale = this.scaleOf(width, height);
         this.plot.replaceChildren(...(width && height && this.points.length ? this.pictureOf(this.scale, colours) : []));
         this.count();

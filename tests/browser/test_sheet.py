@@ -203,12 +203,25 @@ def test_over_it_the_wheel_zooms_and_the_middle_button_pans(sheet, page):
     assert slider(sheet) is None
 
 
-def test_shorter_batches_leave_places_empty_and_many_rows_can_be_reached(sheet, run, page):
+@pytest.fixture
+def tell(sheet, run):
+    """Shows another comparison in the place of the run's, which comes back in the end."""
+
+    def show(comparison):
+        sheet.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("executed", {
+            detail: { node: String(node("ComparisonSheet").id), prompt_id: "none", output: { comparison: [values[0]] } },
+        }))""", comparison)  # fmt: skip
+
+    yield show
+    (comparison,) = next(output["comparison"] for output in run.values() if "comparison" in output)
+    show(comparison)
+    sheet.wait(lambda: len(cells(sheet)) == 4)
+
+
+def test_shorter_batches_leave_places_empty_and_many_rows_can_be_reached(sheet, run, page, tell):
     ((*_, (file, _)),) = [output["comparison"][0]["cells"] for output in run.values() if "comparison" in output]
     files = [[file, None], [file, file], [None, file], *[[file, file]] * 61]
-    told = dict(labels=[f"row {row}" for row in range(64)], baseline=0, columns=2, cells=files)
-    sheet.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("executed", { detail: {
-        node: String(node("ComparisonSheet").id), prompt_id: "none", output: { comparison: [values[0]] } } }))""", told)  # fmt: skip
+    tell(dict(labels=[f"row {row}" for row in range(64)], baseline=0, columns=2, cells=files))
     sheet.wait(lambda: len(cells(sheet)) == 126)
     cells(sheet)[0].focus()
     for key, name in [("ArrowRight", "row 1, column 1"), ("ArrowDown", "row 3, column 1"), ("ArrowRight", "row 3, column 2")]:
