@@ -96,7 +96,7 @@ export class Chart {
         this.legend.classList.toggle("words", this.byBlock);
         this.scale = this.scaleOf(width, height);
         this.plot.replaceChildren(...(width && height && this.points.length ? this.pictureOf(this.scale, colours) : []));
-        this.count();
+        if (this.byBlock) this.count();
         this.outline = this.plot.appendChild(svg("rect", { fill: "none", stroke: colours.text, "stroke-width": 1, visibility: "hidden" }));
         this.mark = this.plot.appendChild(svg("line", { stroke: colours.text, "stroke-width": 1, visibility: "hidden" }));
         this.point(this.at, this.row);
@@ -120,7 +120,7 @@ export class Chart {
 
     /** The picked blocks of this model, in the words of the grammar. */
     count() {
-        const blocks = (this.byBlock && this.data.blocks) || [];
+        const { blocks } = this.data;
         this.target.offer(shortest(blocks.filter((block) => this.picked.has(block)), blocks));
     }
 

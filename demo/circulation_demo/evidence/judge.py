@@ -80,8 +80,7 @@ class Row:
             if self.per_prompt > 1:
                 values[f"spread, {space}"] = metrics.spread(sample.points, self.per_prompt)
         if self.plain is not None:
-            difference = (self.images.astype(float) - self.plain) / 255
-            values[IMAGE_CHANGE] = numpy.sqrt(numpy.square(difference).mean(axis=(1, 2, 3)))
+            values[IMAGE_CHANGE] = metrics.image_change(self.images, self.plain)
             values["colour change"] = numpy.abs(metrics.histograms(self.images) - metrics.histograms(self.plain)).sum(axis=1) / 2
         return values
 

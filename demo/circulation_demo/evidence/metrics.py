@@ -118,6 +118,11 @@ def palette_validity(images: Array, palette: Array, tolerance: int = 12) -> Arra
     return grid[r, g, b].mean(axis=(1, 2))
 
 
+def image_change(images: Array, plain: Array) -> Array:
+    """(N,) root of the mean square of the differences of images, (N, 16, 16, 3) uint8, as a share of full range."""
+    return numpy.sqrt(numpy.square((images.astype(float) - plain) / 255).mean(axis=(1, 2, 3)))
+
+
 def histograms(images: Array, bins: int = 4) -> Array:
     """(N, bins³) share of an image's pixels in each cell of the colour cube."""
     cell = images // (256 // bins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product, repeat
 from pathlib import Path
 
@@ -193,18 +193,19 @@ def of_models(results: Path) -> dict[str, DataFrame]:
     return {name: where(read_csv(path), cohort="main") for name, path in {**files, "in the box": results / "measures.csv"}.items()}
 
 
-def of_each_model(results: Path, setting: str, measure: str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
+def of_each_model(tables: Iterable[DataFrame], setting: str, measure: str) -> tuple[numpy.ndarray, numpy.ndarray, numpy.ndarray]:
     """Differences from the baseline, their standard errors, and the baseline's values, (models,) each."""
-    rows = [where(table, setting=setting, measure=measure).iloc[0] for table in of_models(results).values()]
+    rows = [where(table, setting=setting, measure=measure).iloc[0] for table in tables]
     differences, errors, values = (numpy.array([row[c] for row in rows], float) for c in ("difference", "difference error", "value"))
     return differences, errors, values - differences
 
 
 def models_table(results: Path) -> str:
     """Random effects over the models of the repository; bold where the interval leaves out zero."""
+    measured = of_models(results).values()
 
     def cell(setting: str, measure: str) -> str:
-        effect = metrics.over_models(*of_each_model(results, setting, measure)[:2])
+        effect = metrics.over_models(*of_each_model(measured, setting, measure)[:2])
         text = f"{effect.mean:+.4f} ± {effect.half:.4f}".replace("-", "−")
         return f"**{text}**" if abs(effect.mean) > effect.half else text
 
@@ -319,10 +320,11 @@ def regimes(results: Path) -> Figure:
 def models(results: Path) -> Figure:
     """The same settings on each model of the repository, in percent of the baseline's value."""
     figure, axes = new_figure(1, len(SIDES), 11, 4.5)
-    names = list(of_models(results))
+    measured = of_models(results)
+    names = list(measured)
     for ax, setting in zip(axes.flat, SIDES):
         for position, measure in enumerate(OVER_MODELS):
-            differences, errors, values = of_each_model(results, setting, measure)
+            differences, errors, values = of_each_model(measured.values(), setting, measure)
             for number, (d, e, v) in enumerate(zip(differences, errors, values)):
                 style = dict(color=COLOURS[number], marker=MARKERS[number], markersize=4, capsize=2, linewidth=1)
                 label = names[number] if position == 0 else None

@@ -42,11 +42,14 @@ class Model:
         import comfy.sample
 
         noise = self.noise(seeds)
+        arguments = (SAMPLER, SCHEDULER, *self.conditionings(factors), torch.zeros_like(noise))
+        return comfy.sample.sample(model, noise, steps, CFG, *arguments, disable_pbar=True, seed=int(seeds[0]))
+
+    def conditionings(self, factors: Array) -> tuple[list, list]:
+        """The positive one of N prompts and the empty negative one, as a sampler takes them."""
         positive = [[self.text.encode((factors + 1).tolist()), {}]]
         # An empty prompt is a word in a vocabulary like any other here, so both halves have the same length.
-        negative = self.text.encode_from_tokens_scheduled(self.text.tokenize(""))
-        arguments = (SAMPLER, SCHEDULER, positive, negative, torch.zeros_like(noise))
-        return comfy.sample.sample(model, noise, steps, CFG, *arguments, disable_pbar=True, seed=int(seeds[0]))
+        return positive, self.text.encode_from_tokens_scheduled(self.text.tokenize(""))
 
     @staticmethod
     def noise(seeds: Array) -> torch.Tensor:
@@ -168,13 +171,12 @@ def predict(path: Path, settings: tuple[Setting, ...], count: int) -> None:
     sampling = _model.unet.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, SCHEDULER, STEPS)
     noisy: list[torch.Tensor] = []
-    positive = [[_model.text.encode((asked + 1).tolist()), {}]]
-    negative = _model.text.encode_from_tokens_scheduled(_model.text.tokenize(""))
+    conditionings = _model.conditionings(asked)
     noise = _model.noise(drawn)
 
     def run(model, sampler, callback=None):
         with torch.inference_mode():
-            arguments = (sampler, sigmas, positive, negative, torch.zeros_like(noise))
+            arguments = (sampler, sigmas, *conditionings, torch.zeros_like(noise))
             comfy.sample.sample_custom(model, noise, CFG, *arguments, callback=callback, disable_pbar=True, seed=int(drawn[0]))
 
     def noise_predictions(setting) -> torch.Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,21 +12,13 @@ from numpy import ndarray as Array
 from pandas import DataFrame
 from statsmodels.stats.multitest import multipletests
 
-from .. import DEMO
 from ..evidence.metrics import Effect, over_models
 from . import plan
-
-RESULTS = DEMO / "evidence" / "models"
-
 
 @cache
 def table(model: Path, slug: str) -> DataFrame:
     """Measures of each image of one row, in the order of prompts and seeds."""
     return pandas.read_csv(model / f"{slug}.csv")
-
-
-def about(model: Path, slug: str) -> dict:
-    return json.loads((model / f"{slug}.json").read_text(encoding="utf-8"))
 
 
 def differences(model: Path, row: plan.Row, measure: str, other: plan.Row = plan.OFF) -> Array:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import numpy
-
 from ..avatars.loader import FILE
+from ..evidence import metrics
 from ..evidence import sampling as workers
 from . import knobs, plan, sampling
 from .plan import Row
@@ -42,8 +41,7 @@ KNOBS: dict[str, tuple[Callable[[float], Row], float, float, float]] = {
 def image_change(row: Row) -> float:
     """The mean over 84 images of the model in the box, of full range."""
     asked, drawn = sampling.asked(0, PROMPTS)
-    changed, plain = (sampling.sampled(FILE, each, asked, drawn).astype(float) for each in (row, plan.OFF))
-    return float(numpy.sqrt(numpy.square((changed - plain) / 255).mean(axis=(1, 2, 3))).mean())
+    return float(metrics.image_change(*(sampling.sampled(FILE, each, asked, drawn) for each in (row, plan.OFF))).mean())
 
 
 def find(target: float, knob: Callable[[float], Row], nothing: float, value: float, most: float) -> tuple[float, float]:

@@ -44,7 +44,7 @@ PRIMARY = ("prompt recognised", "mixture index", "spread, classifier", "realism,
 
 @dataclass(frozen=True)
 class Row:
-    """One way to sample. `alpha` and `beta` are given where strength is asked about."""
+    """One way to sample. `strength` is given where it is asked about."""
 
     name: str
     change: Change = knobs.unchanged

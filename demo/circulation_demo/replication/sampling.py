@@ -37,10 +37,8 @@ def latents(model: Model, row: plan.Row, factors: Array, drawn: Array) -> torch.
 
     sigmas = comfy.samplers.calculate_sigmas(model.unet.get_model_object("model_sampling"), SCHEDULER, STEPS)
     sampler = comfy.samplers.ksampler(row.sampler, row.sampler_options)
-    positive = [[model.text.encode((factors + 1).tolist()), {}]]
-    negative = model.text.encode_from_tokens_scheduled(model.text.tokenize(""))
     noise, changed = model.noise(drawn), row.change(model.unet)
-    arguments = (row.cfg, sampler, sigmas, positive, negative, torch.zeros_like(noise))
+    arguments = (row.cfg, sampler, sigmas, *model.conditionings(factors), torch.zeros_like(noise))
     return comfy.sample.sample_custom(changed, noise, *arguments, disable_pbar=True, seed=int(drawn[0]))
 
 
@@ -86,9 +84,9 @@ def measure(weights: Path, slug: str, work: Path, results: Path) -> None:
 
 def of_sets(judged: Row) -> dict[str, list[float]]:
     """Of each measure that only a set has: its value, or where there is a baseline the difference from it, and the standard error."""
-    names = judged.measures().keys() - judged.of_images.keys()
     chosen = halves(len(judged.images) // PER_PROMPT, PER_PROMPT, HALVES)
     values, drawn = judged.measures(), judged.draws(chosen)
+    names = values.keys() - judged.of_images.keys()
     if judged.plain is not None:
         baseline = Row(judge(), plan.OFF.name, judged.plain, judged.factors)
         of_it, drawn_of_it = baseline.measures(), baseline.draws(chosen)
