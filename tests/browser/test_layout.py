@@ -34,7 +34,7 @@ def test_no_node_lies_on_another_after_a_run(screen, path):
     graph = json.loads(path.read_text("utf-8"))
     for node in graph["nodes"]:
         if node["type"] == "KSampler":
-            node["widgets_values"][2] = 2  # steps
+            node["widgets_values"][2] = 1  # step
     screen.fresh()
     screen.load(graph)
     screen.queue()

@@ -71,16 +71,15 @@ def fresh():
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("backend", [default, selector], ids=lambda backend: backend.__name__)
-@pytest.mark.parametrize("order", ["without us first", "with us first"])
-def test_each_run_is_what_it_is_uncompiled(case, backend, order, log):
+@pytest.mark.parametrize("backend, without_us_first", [(default, True), (selector, False)], ids=["default", "selector"])
+def test_each_run_is_what_it_is_uncompiled(case, backend, without_us_first, log):
     model, compiled, run = case
     model = backend(model)
     plain, circulated, weaker = run(model), run(ours(model)), run(ours(model, alpha=1.2))
     shared = compiled(model)
     log.clear()
     for turn in range(2):
-        for without in (order == "without us first", order != "without us first"):
+        for without in (without_us_first, not without_us_first):
             assert torch.equal(run(shared if without else ours(shared)), plain if without else circulated), (turn, without)
     assert torch.equal(run(ours(shared, alpha=1.2)), weaker)
     assert torch.equal(run(compiled(ours(model))), circulated)
