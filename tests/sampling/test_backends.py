@@ -174,3 +174,22 @@ def test_a_backend_that_falls_back_and_forgets_the_layout_asked_for(use, monkeyp
     monkeypatch.setattr(attention, "SDP_BATCH_LIMIT", 1)
     use(attention.attention_pytorch)
     assert change(sample(patch(model, alpha=ALPHA, beta=BETA)), reference) < 5e-5
+
+
+@pytest.mark.skipif(not hasattr(attention, "ComfyAttention"), reason="In this ComfyUI no layer asks for an attention of its own.")
+def test_an_attention_that_single_layers_ask_for_gives_way_and_is_back_afterwards():
+    model, asked = models.build("sd15"), []
+
+    def of_the_layer(*args, **kwargs):
+        asked.append(args)
+        return attention.attention_pytorch(*args, **kwargs)
+
+    for module in model.model.diffusion_model.modules():
+        if isinstance(module, attention.ComfyAttention):
+            module.function = of_the_layer
+    sample(model)
+    times = len(asked)
+    assert change(sample(patch(model, alpha=ALPHA, beta=BETA)), sample(dense.written_out(model, ALPHA, BETA))) < 5e-5
+    assert times == len(asked) > 0
+    sample(model)
+    assert len(asked) == 2 * times
