@@ -215,6 +215,28 @@ def test_keys_of_references_that_are_cached_keep_their_logits():
     assert any(call.keys == call.shape[2] + 20 for call in calls)
 
 
+QWEN21_REFERENCES = {"reference_latents": [torch.randn(1, 64, 4, 5), torch.randn(1, 64, 6, 4)], "image_slots": [4, 4]}
+
+
+@pytest.mark.skipif("qwen21" not in FAMILIES, reason="This ComfyUI does not know Qwen-Image 2.1.")
+@pytest.mark.parametrize("extra", [{}, QWEN21_REFERENCES], ids=["text", "references"])
+@pytest.mark.parametrize("where", ["auto", "off"])
+def test_what_comes_before_the_picture_of_qwen_image_21_is_left_alone_cached_or_not(where, extra):
+    """Its keys and values are kept for a run, unless that is off: then all parts ask in every step."""
+    base = model("qwen21").clone()
+    base.model_options["transformer_options"]["qwen_image21_cache"] = {"device": where}
+    prompts = dict(positive=conditioning("qwen21", 1, **extra), negative=conditioning("qwen21", 2, 11, **extra))
+    result, reference = sample(circulated(base), "qwen21", **prompts), written_out(base, "qwen21", **prompts)
+    error, effect = change(result, reference), change(reference, sample(base, "qwen21", **prompts))
+    assert error < ROUNDING and error < effect / 100
+    plain, _ = calls_of(base, "qwen21", **prompts)
+    found, _ = calls_of(base, "qwen21", then=circulated, **prompts)
+    others = [call for call in plain if not call.block]
+    assert [call for call in found if not call.block] == others
+    parts, pictures = 4 if extra else 1, sum(call.block is not None for call in plain)
+    assert len(others) == parts * pictures // (2 if where == "auto" else 1)  # of two steps
+
+
 def test_the_picture_that_hidream_edits_counts_as_image():
     """It stands beside the new one, row by row."""
     edited = dict(concat_latent_image=torch.randn(1, 16, 16, 12, generator=torch.Generator().manual_seed(4)))

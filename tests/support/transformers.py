@@ -37,6 +37,7 @@ class Small:
     most: int = 2**10  # images in a batch
     has_sound: bool = False  # among the tokens, so that all of them means the picture's
     queries: str = "first"  # where they are among the keys, if those outnumber them: also "last", or "in groups" one after the other
+    in_parts: bool = False  # text and references ask in calls of their own, before the picture does in the same module
 
     @property
     def latents(self) -> tuple[tuple[int, ...], ...]:
@@ -305,6 +306,15 @@ FAMILIES: dict[str, Small] = {
         extra=text_ids,
         since="0.22.0",
         queries="last",
+    ),
+    "qwen21": Small(
+        "QwenImage21",
+        dict(DIFFUSERS, image_model="qwen_image21", context_in_dim=32, axes_dims_rope=(8, 12, 12)),
+        (64, 8, 6),
+        {"transformer_blocks": ("single", 1)},
+        since="0.37.0",
+        queries="last",
+        in_parts=True,
     ),
     "minimax_h3": Small("MiniMaxH3", H3, ((24, 2, 8, 12), (32, 2, 5)), LAYERS, since="0.30.0", most=1, has_sound=True),
     "minimax_h3_silent": Small("MiniMaxH3", H3, ((24, 1, 8, 12), (32, 2, 0)), LAYERS, since="0.30.0", most=1, has_sound=True),

@@ -7,6 +7,7 @@ hooks on the modules that make the calls.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -87,7 +88,8 @@ def watch(model, see: Callable[[Attention, torch.Tensor], torch.Tensor | None], 
         *qkv, mask = in_heads(q, k, v, heads, mask, kwargs.get("skip_reshape", False))
         queries, keys = qkv[0].shape[2], qkv[1].shape[2]
         in_groups = small is not None and small.queries == "in groups"
-        block, doubled = running[-1].next(qkv[0].shape[-1], queries, keys, in_groups) if running else (None, False)
+        another = small is not None and small.in_parts and (queries == keys or queries != math.prod(small.latents[0][1:]))
+        block, doubled = running[-1].next(qkv[0].shape[-1], queries, keys, in_groups) if running and not another else (None, False)
         conditions = tuple(kwargs["transformer_options"]["cond_or_uncond"])
         place = running[-1].asked if in_groups and running else keys - queries if small is not None and small.queries == "last" else 0
         attention = Attention(block, *qkv, mask, running[-1].x if block else None, conditions, doubled, place)

@@ -176,7 +176,7 @@ TRANSFORMERS: dict[str, TransformerFamily] = {
         unpatched,
         queries=at_the_end,
         is_own=all_tokens_are_keys,
-        since="0.37.0",  # written from its code, and tested when it can be
+        since="0.37.0",
     ),
     "comfy.ldm.cascade.stage_c.StageC": TransformerFamily(
         "Stable Cascade", (cascade("down"), cascade("up")), everything, unpatched, counted=True, queries=at_the_start
