@@ -105,6 +105,9 @@ def kitchen(monkeypatch, kernel):
         return kernel.attend(q, k, v, attn_mask)
 
     monkeypatch.setattr(attention.comfy_kitchen, "int8_attention", int8_attention)
+    # the same of calls whose q, k and v are in containers, as those of UNets are from ComfyUI 0.38 on
+    monkeypatch.setattr(attention.comfy_kitchen, "prequantize_int8_attention", lambda *args, **kwargs: (args, kwargs))
+    monkeypatch.setattr(attention.comfy_kitchen, "int8_attention_from_prequantized", lambda given: int8_attention(*given[0], **given[1]))
     return registered(monkeypatch, "comfy_kitchen_int8", attention.attention_comfy_kitchen_int8)
 
 
