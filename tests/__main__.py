@@ -16,8 +16,8 @@ from demo.evidence.__main__ import REQUIREMENTS as EVIDENCE
 TESTS = Path(__file__).resolve().parent
 TIERS = ["unit", "gpu", "sampling", "server", "browser", "study"]  # folders, the quickest first
 REQUIREMENTS = ["pytest", "pytest-instafail", "pytest-timeout", "pytest-xdist", "hypothesis", "playwright", "prdc", *EVIDENCE]
-# The tests of the front end wait for a browser most of the time: the others run beside them. -n 0 is one after the other.
-TWO_AT_A_TIME = ["-n", "2", "--dist", "loadfile"]
+# The tests of the front end wait for a browser much of the time: others run beside them. -n 0 is one after the other.
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadscope"]
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"]
 
 
@@ -52,7 +52,7 @@ def pytest_arguments(arguments):
     others = [resolve(argument) for argument in arguments[len(tiers) :]]
     if any(os.path.isabs(argument) for argument in others):
         return [*(str(TESTS / tier) for tier in tiers), *others]
-    return [*TWO_AT_A_TIME, *others, *(str(TESTS / tier) for tier in tiers or TIERS)]
+    return [*SIDE_BY_SIDE, *others, *(str(TESTS / tier) for tier in tiers or TIERS)]
 
 
 def leading_tiers(arguments):

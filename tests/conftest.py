@@ -8,7 +8,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support import host  # noqa: F401  ComfyUI first: it sets up torch for everything after it
 
 import comfy.model_management
+from support import front_ends
 from support.executor import executor  # noqa: F401
+from xdist.scheduler import LoadScopeScheduling
+
+
+class ByServer(LoadScopeScheduling):
+    """What one worker runs in a row: a file, or of a file what is tried in one front end, as it has a server of its own."""
+
+    def _split_scope(self, nodeid):
+        file, _, test = nodeid.partition("::")
+        return next((f"{file} {version}" for version in front_ends.VERSIONS if version in test), file)
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByServer(config, log) if config.getvalue("dist") == "loadscope" else None
 
 
 @pytest.fixture(autouse=True)

@@ -201,7 +201,8 @@ def test_a_run_from_the_cache_says_so_and_the_probe_has_its_readouts_chart(graph
     assert screen.text("CirculationControl").startswith(HIT)
     screen.queue()
     screen.finished()
-    assert screen.text("CirculationControl").startswith(f"From ComfyUI's cache, not sampled again. Last run: {HIT}")
+    cached = "From ComfyUI's cache, not sampled again."  # said once the page has asked whose prompt it was
+    screen.wait(lambda: screen.text("CirculationControl").startswith(f"{cached} Last run: {HIT}"))
     saved = screen.saved()
     screen.settle(20)  # till the tab has stored its results
     screen.fresh()
@@ -210,7 +211,7 @@ def test_a_run_from_the_cache_says_so_and_the_probe_has_its_readouts_chart(graph
     assert screen.text("StabilityProbe", ".legend") == "Nothing measured yet."
     screen.queue()
     screen.finished()
-    assert screen.text("CirculationControl") == "From ComfyUI's cache, not sampled again."
+    screen.wait(lambda: screen.text("CirculationControl") == cached)
     assert screen.csv("StabilityProbe") == screen.csv("StabilityReadout") != ""
 
 
