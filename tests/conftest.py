@@ -13,12 +13,16 @@ from support.executor import executor  # noqa: F401
 from xdist.scheduler import LoadScopeScheduling
 
 
+def pytest_addoption(parser):
+    parser.addoption("--every-front-end", action="store_true", help="each test of a page in all combinations of front end and renderer")
+
+
 class ByServer(LoadScopeScheduling):
-    """What one worker runs in a row: a file, or of a file what is tried in one front end, as it has a server of its own."""
+    """What one worker runs in a row: a file, or all that is tried in one front end, which has one server."""
 
     def _split_scope(self, nodeid):
         file, _, test = nodeid.partition("::")
-        return next((f"{file} {version}" for version in front_ends.VERSIONS if version in test), file)
+        return next((version for version in front_ends.VERSIONS if version in test), file)
 
 
 def pytest_xdist_make_scheduler(config, log):

@@ -1,19 +1,46 @@
-"""Each front end with the real server, and in it both ways to draw nodes."""
+"""A server for each front end, and in each front end both ways to draw nodes.
+
+A test that asks for a `page` runs in two of these six combinations, the oldest and the newest, and in all six with `--every-front-end`
+or where it is marked `every_front_end`, since what it is about differs between them.
+"""
+
+from pathlib import Path
 
 import pytest
 from support import front_ends
 from support.screen import Screen
-from support.server import front_end, started
+from support.server import AVATARS, front_end, started
+
+CANVAS, NODES_2 = False, True  # whether Nodes 2.0 draws the nodes
+USUAL = [(front_ends.OLDEST, CANVAS), (front_ends.NEWEST, NODES_2)]
 
 
-@pytest.fixture(scope="module", params=front_ends.VERSIONS)
-def server(request, tmp_path_factory):
-    root = front_ends.root(request.param)
-    with started(tmp_path_factory.mktemp("comfyui"), "--front-end-root", str(root), kind="sd15") as server:
+def pytest_collection_modifyitems(config, items):
+    kept = items if config.getoption("every_front_end") else [item for item in items if is_usual(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def is_usual(item):
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    in_combinations = {"version", "page"} <= params.keys()
+    return not in_combinations or item.get_closest_marker("every_front_end") or (params["version"], params["page"]) in USUAL
+
+
+@pytest.fixture(scope="session", params=front_ends.VERSIONS)
+def version(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def server(version, tmp_path_factory):
+    base, root = tmp_path_factory.mktemp("comfyui"), front_ends.root(version)
+    other_family = Path(__file__).with_name("other_family.py").read_text()
+    with started(base, "--front-end-root", str(root), kind="sd15", packs=[AVATARS], code=other_family) as server:
         yield server
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["canvas", "nodes 2.0"])
+@pytest.fixture(scope="module", params=[CANVAS, NODES_2], ids=["canvas", "nodes 2.0"])
 def page(request, server):
     settings = dict(Comfy_VueNodes_Enabled=request.param, Comfy_Minimap_Visible=False, Comfy_RightSidePanel_IsOpen=False)
     settings["Comfy_Workflow_ShowMissingModelsWarning"] = False  # a dialog over all else, some time after a workflow was loaded

@@ -3,6 +3,8 @@
 import pytest
 from support.screen import Screen
 
+pytestmark = pytest.mark.every_front_end  # each passes the mouse on in another way
+
 TEXT_BOX = "CLIPTextEncode"  # ComfyUI's own
 OURS = ["StabilityProbe", "StabilityReadout", "CirculationControl", "CirculationSchedule", "ComparisonSheet"]
 ON_CANVAS = {

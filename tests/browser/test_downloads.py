@@ -4,19 +4,23 @@ import json
 
 import pytest
 from support import front_ends, workflows
-from support.server import front_end, started
+from support.server import front_end
 
 EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
 OFFERED = "() => [...document.querySelectorAll('[data-testid=missing-model-download]')].map(button => button.ariaLabel)"
 
 
-@pytest.fixture(scope="module", params=[front_ends.MIDDLE, front_ends.NEWEST])  # 1.32.9 only marks the loader
-def page(request, tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    server = started(base, "--front-end-root", str(front_ends.root(request.param)))
-    next((base / "models" / "checkpoints").iterdir()).unlink()
-    with server, front_end(server) as page:
+pytestmark = pytest.mark.parametrize("version", [front_ends.MIDDLE, front_ends.NEWEST], indirect=True)  # 1.32.9 only marks the loader
+
+
+@pytest.fixture(scope="module")
+def page(server):
+    (checkpoint,) = (server.base / "models" / "checkpoints").iterdir()
+    target = checkpoint.readlink()
+    checkpoint.unlink()
+    with front_end(server) as page:
         yield page
+    checkpoint.symlink_to(target)
 
 
 def load(page, workflow):

@@ -3,10 +3,10 @@
 import json
 
 import pytest
-from support import front_ends
-from support.server import ROOT, started
+from support.server import AVATARS
 
-AVATARS = ROOT / "demo" / "circulation_demo" / "avatars"
+pytestmark = pytest.mark.every_front_end  # each draws nodes higher or lower
+
 GRAPHS = sorted((AVATARS / "example_workflows").glob("*.json"))
 OVERLAPS = """() => {
     const { scale, offset } = app.canvas.ds;
@@ -21,12 +21,6 @@ OVERLAPS = """() => {
     const over = ([, ...a], [, ...b]) => Math.min(a[2], b[2]) - Math.max(a[0], b[0]) > 1 && Math.min(a[3], b[3]) - Math.max(a[1], b[1]) > 1;
     return boxes.flatMap((one, i) => boxes.slice(i + 1).filter(other => over(one, other)).map(other => [one[0], other[0]]));
 }"""
-
-
-@pytest.fixture(scope="module", params=front_ends.VERSIONS)
-def server(request, tmp_path_factory):
-    with started(tmp_path_factory.mktemp("comfyui"), "--front-end-root", str(front_ends.root(request.param)), packs=[AVATARS]) as server:
-        yield server
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.stem)

@@ -4,36 +4,9 @@ import itertools
 import uuid
 
 import pytest
-from support import front_ends
 from support.screen import small_graph
-from support.server import started
 from support.workflows import workflow
 
-OTHER_FAMILY = """
-import comfy.model_management
-import torch
-from comfy.ldm.pixart.pixartms import PixArtMS
-from comfy.model_patcher import ModelPatcher
-
-
-class PixArt(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.diffusion_model = PixArtMS.__new__(PixArtMS)
-        torch.nn.Module.__init__(self.diffusion_model)
-
-
-class OtherFamily:
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
-    RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "load", "test"
-
-    def load(self):
-        cpu = torch.device("cpu")
-        return (ModelPatcher(PixArt(), cpu, cpu),)
-
-
-NODE_CLASS_MAPPINGS = {"OtherFamily": OtherFamily}
-"""
 EXPECTED = [r"status of 400 .*/api/prompt$", r"^PromptExecutionError: "]  # what the front end logs of a prompt that is refused
 HIT = "6 of 6 blocks hit, all 4 steps, positive and negative."
 PROBLEM = """(() => {
@@ -44,15 +17,7 @@ PROBLEM = """(() => {
     return problem.checkVisibility() ? [problem.textContent, whole] : null;
 })()"""
 
-
 seeds = itertools.count(5000)
-
-
-@pytest.fixture(scope="module", params=front_ends.VERSIONS)
-def server(request, tmp_path_factory):
-    root = front_ends.root(request.param)
-    with started(tmp_path_factory.mktemp("comfyui"), "--front-end-root", str(root), kind="sd15", code=OTHER_FAMILY) as server:
-        yield server
 
 
 def nothing_wrong(screen, name):

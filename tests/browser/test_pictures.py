@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from support import front_ends
 from support.screen import Screen, small_graph
-from support.server import ROOT, front_end, started
+from support.server import ROOT, front_end
 from support.workflows import workflow
 
 DOCS = ROOT / "js" / "docs"
@@ -25,16 +25,16 @@ AFTER_A_RUN = {
 OTHERS = ["CirculationAdaptive", "CirculationSweep", "CirculationGrid", "SaveStability", "LoadStability", "ModelBlocks"]
 
 
+pytestmark = pytest.mark.parametrize("version", [front_ends.NEWEST], indirect=True)
+
+
 @pytest.fixture(scope="module")
-def screen(tmp_path_factory):
-    base = tmp_path_factory.mktemp("comfyui")
-    root = front_ends.root(front_ends.NEWEST)
-    with started(base, "--front-end-root", str(root), kind="sd15") as server:
-        options = dict(Comfy_VueNodes_Enabled=True, Comfy_Minimap_Visible=False, Comfy_NodeBadge_NodeSourceBadgeMode="None")
-        options |= dict(Comfy_Graph_CanvasInfo=False, Comfy_Graph_CanvasMenu=False)
-        with front_end(server, scale=1.5, **options) as page:
-            page.set_viewport_size(dict(width=1440, height=1500))
-            yield Screen(page)
+def screen(server):
+    options = dict(Comfy_VueNodes_Enabled=True, Comfy_Minimap_Visible=False, Comfy_NodeBadge_NodeSourceBadgeMode="None")
+    options |= dict(Comfy_Graph_CanvasInfo=False, Comfy_Graph_CanvasMenu=False)
+    with front_end(server, scale=1.5, **options) as page:
+        page.set_viewport_size(dict(width=1440, height=1500))
+        yield Screen(page)
 
 
 def kept(png: bytes, path: Path, width: int):

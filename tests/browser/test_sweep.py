@@ -1,7 +1,10 @@
 """How much a comparison of five alphas with three seeds takes, from the graph that ComfyUI opens with."""
 
 import pytest
-from support.server import front_end, prompt_of, small, started
+from support import front_ends
+from support.server import front_end, prompt_of, small
+
+pytestmark = pytest.mark.parametrize("version", [front_ends.OLDEST], indirect=True)
 
 ALPHAS = "1, 1.05, 1.1, 1.2, 1.3"
 # Everything that changes the graph is counted.
@@ -32,12 +35,6 @@ STEPS = """async actions => {
     }
     return counted;
 }"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("comfyui")) as server:
-        yield server
 
 
 def done(server, actions):

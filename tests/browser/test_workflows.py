@@ -6,7 +6,8 @@ import json
 import numpy
 import pytest
 from PIL import Image
-from support.server import ROOT, demo, front_end, open_workflow, prompt_of, small, started
+from support import front_ends
+from support.server import AVATARS, demo, front_end, open_workflow, prompt_of, small
 from support.workflows import can_be_opened, workflow
 
 # what the workflows leave at its default
@@ -22,14 +23,10 @@ RUN_HERE = ["circulation-basic", "stability-readout", "baseline-vs-circulation",
 COMPARING = [f"{name}-{family}" for name in ("circulation-sweep", "find-your-alpha") for family in ("flux", "z-image")]
 SWEPT = {**CIRCULATION, "alpha": "1, 1.05, 1.1, 1.2", "beta": "3", "baseline": True}
 SHEET = {"cell": 384, "frame_changes": False, "sort_columns": False, "difference_row": False, "threshold": 0.1}
-AVATARS = ROOT / "demo" / "circulation_demo" / "avatars"
 LABELS = ["off", "alpha 1.05, beta 3", "alpha 1.1, beta 3", "alpha 1.2, beta 3"]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with started(tmp_path_factory.mktemp("comfyui"), packs=[AVATARS]) as server:
-        yield server
+pytestmark = pytest.mark.parametrize("version", [front_ends.OLDEST], indirect=True)
 
 
 @pytest.fixture(scope="module")

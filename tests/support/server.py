@@ -13,6 +13,7 @@ from circulation_demo import server as demo
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
+AVATARS = ROOT / "demo" / "circulation_demo" / "avatars"  # the demo's pack of nodes and graphs
 COMFY = Path(os.environ["COMFYUI_PATH"])
 
 PATIENCE = 240  # seconds that anything may take, on a machine that has much else to do: only what hangs is given up
@@ -73,6 +74,7 @@ def front_end(server, scale=1, expected=(), **options):
 
     `expected` are errors of the console that a test brings about, `options` are ComfyUI's settings, with _ for the dots in their names.
     """
+    (server.base / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)  # of the page before
     server.post("/settings", {"Comfy.TutorialCompleted": True, **{name.replace("_", "."): value for name, value in options.items()}})
     errors = []
     with sync_playwright() as playwright:
