@@ -34,9 +34,9 @@ def version(request):
 
 @pytest.fixture(scope="session")
 def server(version, tmp_path_factory):
-    base, root = tmp_path_factory.mktemp("comfyui"), front_ends.root(version)
+    options = ["--front-end-root", str(front_ends.root(version)), "--cache-lru", "100"]  # what one page has sampled is there for the next
     other_family = Path(__file__).with_name("other_family.py").read_text()
-    with started(base, "--front-end-root", str(root), kind="sd15", packs=[AVATARS], code=other_family) as server:
+    with started(tmp_path_factory.mktemp("comfyui"), *options, kind="sd15", packs=[AVATARS], code=other_family) as server:
         yield server
 
 

@@ -1,9 +1,14 @@
-"""Over our elements the mouse does to the canvas what it does over ComfyUI's own text box, in both ways to draw nodes."""
+"""Nodes on the canvas, which each front end lays out in its own ways: over our elements the mouse does to the canvas what it does over
+ComfyUI's own text box, and no node of the demo's graphs lies on another, however high they are drawn.
+"""
+
+import json
 
 import pytest
-from support.screen import Screen
+from support.screen import Screen, renumbered
+from support.server import AVATARS
 
-pytestmark = pytest.mark.every_front_end  # each passes the mouse on in another way
+pytestmark = pytest.mark.every_front_end
 
 TEXT_BOX = "CLIPTextEncode"  # ComfyUI's own
 OURS = ["StabilityProbe", "StabilityReadout", "CirculationControl", "CirculationSchedule", "ComparisonSheet"]
@@ -11,6 +16,20 @@ ON_CANVAS = {
     "wheel": [110, 0, 0], "wheel back": [100 / 1.1, 0, 0], "wheel with Control": [110, 0, 0],
     "drag": [100, 60, 40], "drag back": [100, -60, -40], "click": [100, 0, 0],
 }  # fmt: skip
+GRAPHS = sorted((AVATARS / "example_workflows").glob("*.json"))
+OVERLAPS = """() => {
+    const { scale, offset } = app.canvas.ds;
+    const canvas = app.canvas.canvas.getBoundingClientRect();
+    const boxes = app.graph.nodes.map(({ id, title, pos, size }) => {
+        const drawn = document.querySelector(`[data-node-id="${id}"]`)?.getBoundingClientRect();
+        if (!drawn) return [title, pos[0], pos[1] - LiteGraph.NODE_TITLE_HEIGHT, pos[0] + size[0], pos[1] + size[1]];
+        const [left, right] = [drawn.left, drawn.right].map(x => (x - canvas.left) / scale - offset[0]);
+        const [top, bottom] = [drawn.top, drawn.bottom].map(y => (y - canvas.top) / scale - offset[1]);
+        return [title, left, top, right, bottom];
+    });
+    const over = ([, ...a], [, ...b]) => Math.min(a[2], b[2]) - Math.max(a[0], b[0]) > 1 && Math.min(a[3], b[3]) - Math.max(a[1], b[1]) > 1;
+    return boxes.flatMap((one, i) => boxes.slice(i + 1).filter(other => over(one, other)).map(other => [one[0], other[0]]));
+}"""
 PLACE = """(() => {
     const { id, widgets } = node(values[0]);
     const box = () => document.querySelector(`[data-node-id="${id}"] textarea`) ?? widgets.find(widget => widget.element).element;
@@ -52,12 +71,13 @@ def done_over(screen, name):
         return scale, left * scale, top * scale
 
     def note(gesture, act):
-        before = canvas()
+        nonlocal before
         act()
         after = canvas()
         under = [(after[i] - at) / after[0] * before[0] - (before[i] - at) for i, at in ((1, x), (2, y))]  # 0 where it zooms at the pointer
         moved = under if after[0] != before[0] else [after[i] - before[i] for i in (1, 2)]
         done[gesture] = [100 * after[0] / before[0], *moved]
+        before = after
 
     def drag(start, end):
         page.mouse.move(x + start[0], y + start[1])
@@ -71,6 +91,7 @@ def done_over(screen, name):
         page.keyboard.up("Control")
 
     page.mouse.move(x, y)
+    before = canvas()
     note("wheel", lambda: page.mouse.wheel(0, -120))
     note("wheel back", lambda: page.mouse.wheel(0, 120))
     note("wheel with Control", pinch)
@@ -108,3 +129,17 @@ def test_a_right_click_in_a_chart_offers_its_two_commands(nodes, screen, page):
     assert menu.all_inner_texts() == ["Save chart as PNG", "Copy chart as CSV"]
     assert screen.copied(menu.last.click).startswith("step,sigma,stage,a,b,c,d,e\n1,1,input,0.1,")
     assert menu.count() == 0
+
+
+@pytest.mark.parametrize("number, path", list(enumerate(GRAPHS)), ids=[path.stem for path in GRAPHS])
+def test_no_node_of_the_demo_lies_on_another_after_a_run(screen, number, path):
+    graph = json.loads(path.read_text("utf-8"))
+    for node in graph["nodes"]:
+        if node["type"] == "KSampler":
+            node["widgets_values"][2] = 1  # step
+    screen.load(renumbered(graph, 1000 * (number + 1)))
+    screen.queue()
+    screen.finished()
+    screen.page.evaluate("() => { const { ds } = app.canvas; ds.scale = 0.25; ds.offset[0] = 400; ds.offset[1] = 600; }")
+    screen.settle(20)  # images come a moment later
+    assert screen.page.evaluate(OVERLAPS) == []

@@ -12,7 +12,7 @@ import numpy
 import pytest
 from PIL import Image
 from support import front_ends
-from support.screen import Screen, small_graph
+from support.screen import Screen, renumbered, small_graph
 from support.server import ROOT, front_end
 from support.workflows import workflow
 
@@ -34,6 +34,7 @@ def screen(server):
     options |= dict(Comfy_Graph_CanvasInfo=False, Comfy_Graph_CanvasMenu=False)
     with front_end(server, scale=1.5, **options) as page:
         page.set_viewport_size(dict(width=1440, height=1500))
+        page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
         yield Screen(page)
 
 
@@ -65,9 +66,7 @@ def node(screen, name):
 
 @pytest.mark.parametrize("name", AFTER_A_RUN)
 def test_nodes_after_a_run(screen, name):
-    screen.fresh()
-    screen.page.evaluate("app.extensionManager.command.execute('Workspace.ToggleFocusMode')")
-    screen.load(small_graph(workflow(name), steps=10, seed=7, size=128))
+    screen.load(renumbered(small_graph(workflow(name), steps=10, seed=7, size=128), 1000 * [*AFTER_A_RUN].index(name)))
     screen.queue()
     screen.finished()
     for shown in AFTER_A_RUN[name]:

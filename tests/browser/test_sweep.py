@@ -37,11 +37,16 @@ STEPS = """async actions => {
 }"""
 
 
-def done(server, actions):
-    """What was counted, and the prompt."""
+@pytest.fixture(scope="module")
+def page(server):
     with front_end(server) as page:
-        counted = page.evaluate(STEPS, actions)
-        return counted, small(prompt_of(page))
+        yield page
+
+
+def done(page, actions):
+    """What was counted, and the prompt."""
+    counted = page.evaluate(STEPS, actions)
+    return counted, small(prompt_of(page))
 
 
 def cells(server, prompt):
@@ -52,8 +57,8 @@ def cells(server, prompt):
 LABELS = ["off", *(f"alpha {alpha}, beta 3" for alpha in ("1.05", "1.1", "1.2", "1.3"))]
 
 
-def test_two_nodes_four_links_and_two_edits_with_sweep_and_sheet(server):
-    counted, prompt = done(server, [
+def test_two_nodes_four_links_and_two_edits_with_sweep_and_sheet(server, page):
+    counted, prompt = done(page, [
         ["add", "CirculationSweep"],
         ["add", "ComparisonSheet"],
         ["link", "CheckpointLoaderSimple", "MODEL", "CirculationSweep", "model"],
@@ -67,8 +72,8 @@ def test_two_nodes_four_links_and_two_edits_with_sweep_and_sheet(server):
     assert cells(server, prompt) == (LABELS, [3] * 5)
 
 
-def test_one_node_in_the_place_of_ksampler_and_one_edit_with_the_grid(server):
-    counted, prompt = done(server, [
+def test_one_node_in_the_place_of_ksampler_and_one_edit_with_the_grid(server, page):
+    counted, prompt = done(page, [
         ["add", "CirculationGrid"],
         ["link", "CheckpointLoaderSimple", "MODEL", "CirculationGrid", "model"],
         ["prompt", "positive", "CirculationGrid"],

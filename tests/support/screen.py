@@ -27,6 +27,15 @@ def small_graph(workflow, steps, seed, size=64):
     return graph
 
 
+def renumbered(graph, by):
+    """The workflow with other numbers of its nodes: front ends keep what nodes put out under their numbers, also for the next workflow."""
+    graph = copy.deepcopy(graph)
+    for node in graph["nodes"]:
+        node["id"] += by
+    graph["links"] = [[link, source + by, output, target + by, *rest] for link, source, output, target, *rest in graph["links"]]
+    return {**graph, "last_node_id": graph["last_node_id"] + by}
+
+
 class Screen:
     def __init__(self, page):
         self.page = page

@@ -109,7 +109,7 @@ def small(prompt, steps=2):
     """The prompt with small images and few steps."""
     for node in prompt.values():
         if node["class_type"] == "EmptyLatentImage":
-            node["inputs"].update(width=128, height=128)
+            node["inputs"].update(width=64, height=64)
         if node["class_type"] == "KSampler":
             node["inputs"]["steps"] = steps
     return prompt
