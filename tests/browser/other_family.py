@@ -13,8 +13,11 @@ class PixArt(torch.nn.Module):
 
 
 class OtherFamily:
-    INPUT_TYPES = classmethod(lambda cls: {"required": {}})
     RETURN_TYPES, FUNCTION, CATEGORY = ("MODEL",), "load", "test"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
 
     def load(self):
         cpu = torch.device("cpu")

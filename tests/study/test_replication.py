@@ -1,5 +1,9 @@
 """The study of several models: knobs that are written out against our node, the placebo's direction, the arithmetic of models."""
 
+import json
+import subprocess
+import sys
+
 import numpy
 import pandas
 import pytest
@@ -146,3 +150,25 @@ def test_the_smallest_effect_is_seen_in_four_of_five_studies():
 def test_holm_counts_how_many_are_asked():
     effects = [metrics.Effect(1, 1, p, 1) for p in (0.001, 0.012, 0.04, 0.2)]
     assert analysis.holm(effects) == [True, True, False, False]
+
+
+@pytest.mark.parametrize("command", ["doses", "main"])
+def test_a_command_finds_comfyui_by_itself(command):
+    subprocess.run([sys.executable, "-c", f"import circulation_demo.replication.{command}"], check=True)
+
+
+def test_a_row_is_measured_against_the_same_images_without_it(tmp_path, monkeypatch):
+    """Into a table of images and a file for what only a set has; a placebo says how far it is from circulation."""
+    monkeypatch.setattr(sampling, "STEPS", 2)
+    monkeypatch.setattr(plan, "PROMPTS", 4)
+    row = next(row for row in plan.PLACEBO)
+    for each in (plan.OFF, row):
+        sampling.measure(FILE, each.slug, tmp_path, tmp_path)
+    of_row, plain = (pandas.read_csv(tmp_path / f"{each.slug}.csv") for each in (row, plan.OFF))
+    assert len(of_row) == row.images == 16 and len(plain) == plan.OFF.images == 32
+    assert of_row["image change"].gt(0).all() and "image change" not in plain
+    images = [sampling.images(FILE, each, tmp_path)["images"][:16] for each in (row, plan.OFF)]
+    assert of_row["image change"].to_numpy() == pytest.approx(metrics.image_change(*images), rel=1e-3)
+    about, of_plain = (json.loads((tmp_path / f"{each.slug}.json").read_text()) for each in (row, plan.OFF))
+    assert abs(about["cosine with circulation"]) < 0.1 and about["digest"] != of_plain["digest"]
+    assert about["sets"].keys() == of_plain["sets"].keys() and "precision, pixels" in about["sets"]

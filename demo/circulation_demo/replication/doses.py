@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from .. import inprocess  # noqa: F401  ComfyUI first
 from ..avatars.loader import FILE
 from ..evidence import metrics
 from ..evidence import sampling as workers

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,20 +30,21 @@ RESULTS = DEMO / "evidence" / "models"
 
 
 def main(options) -> int:
-    results = RESULTS if options.publish else Path(options.output or OUTPUT) / "results"
+    output = Path(options.output or OUTPUT)
+    results = RESULTS if options.publish else output / "results"
     jobs = 1 if torch.cuda.is_available() else options.jobs or os.cpu_count() or 1
     with ThreadPoolExecutor(jobs) as threads:
-        weights = dict(zip(plan.MODELS, threads.map(trained, plan.MODELS)))
+        weights = dict(zip(plan.MODELS, threads.map(partial(trained, output), plan.MODELS)))
     with multiprocessing.get_context("spawn").Pool(jobs, workers.start, (1,)) as pool:
         pool.apply(describe, (weights, results))
         for rows in ((plan.OFF,), plan.ROWS[1:]):  # all others are compared with the images of the first
-            finish(pool, missing(weights, rows, results))
+            finish(pool, missing(weights, rows, output, results))
     return 0
 
 
-def trained(seed: int) -> Path:
+def trained(output: Path, seed: int) -> Path:
     """The weights of a model, trained where they are not there yet, on one thread."""
-    weights = OUTPUT / f"{seed}.safetensors"
+    weights = output / f"{seed}.safetensors"
     if not weights.exists():
         options = dict(steps=plan.TRAINING_STEPS, seed=seed, threads=1, output=str(weights), install=False)
         command = [sys.executable, "-m", "circulation_demo.train.main", json.dumps(options)]
@@ -60,12 +62,12 @@ def describe(weights: dict[int, Path], results: Path) -> None:
     (results / "models.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
-def missing(weights: dict[int, Path], rows: Sequence[plan.Row], results: Path) -> list[tuple[Path, str, Path, Path]]:
+def missing(weights: dict[int, Path], rows: Sequence[plan.Row], output: Path, results: Path) -> list[tuple[Path, str, Path, Path]]:
     """The arguments of `measure` for all that is not there, row by row, so that all models are at about the same row."""
     for seed in weights:
-        for folder in (OUTPUT / str(seed), results / str(seed)):
+        for folder in (output / str(seed), results / str(seed)):
             folder.mkdir(parents=True, exist_ok=True)
-    places = [(row, path, OUTPUT / str(seed), results / str(seed)) for row in rows for seed, path in weights.items()]
+    places = [(row, path, output / str(seed), results / str(seed)) for row in rows for seed, path in weights.items()]
     return [(path, row.slug, work, folder) for row, path, work, folder in places if not (folder / f"{row.slug}.csv").exists()]
 
 

@@ -69,10 +69,9 @@ def measure(weights: Path, slug: str, work: Path, results: Path) -> None:
     """`ROW.csv`, measures of each image, and `ROW.json`, those of the whole set, in `results`. Images stay in `work`."""
     row = next(row for row in plan.ROWS if row.slug == slug)
     made = images(weights, row, work)
-    plain = None if row is plan.OFF else images(weights, plan.OFF, work)["images"][: row.images]
-    factors = numpy.concatenate([prompts(seed_set, plan.PROMPTS) for seed_set in range(row.sets)])
-    judged = Row(judge(), row.name, made["images"], factors, plain)
-    about = {"row": row.name, "images": row.images, "digest": digest(made["images"]), "sets": of_sets(judged)}
+    plain = None if row is plan.OFF else baseline(weights, work, row.sets)
+    judged = Row(judge(), row.name, made["images"], factors(row.sets), plain and plain.images)
+    about = {"row": row.name, "images": row.images, "digest": digest(made["images"]), "sets": of_sets(judged, plain)}
     if row.placebo:
         about["cosine with circulation"] = round(float(made["cosine"]), 4)
     (results / f"{row.slug}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -82,13 +81,27 @@ def measure(weights: Path, slug: str, work: Path, results: Path) -> None:
     part.replace(part.with_suffix(".csv"))
 
 
-def of_sets(judged: Row) -> dict[str, list[float]]:
+def factors(sets: int) -> Array:
+    """Of the prompts of so many sets of seeds."""
+    return numpy.concatenate([prompts(seed_set, plan.PROMPTS) for seed_set in range(sets)])
+
+
+@functools.lru_cache(2)
+def baseline(weights: Path, work: Path, sets: int) -> Row:
+    """The first images without a knob, so many sets of them."""
+    return Row(judge(), plan.OFF.name, images(weights, plan.OFF, work)["images"][: sets * plan.PROMPTS * PER_PROMPT], factors(sets))
+
+
+def of_sets(judged: Row, plain: Row | None) -> dict[str, list[float]]:
     """Of each measure that only a set has: its value, or where there is a baseline the difference from it, and the standard error."""
-    chosen = halves(len(judged.images) // PER_PROMPT, PER_PROMPT, HALVES)
-    values, drawn = judged.measures(), judged.draws(chosen)
+    values, drawn = measured(judged)
     names = values.keys() - judged.of_images.keys()
-    if judged.plain is not None:
-        baseline = Row(judge(), plan.OFF.name, judged.plain, judged.factors)
-        of_it, drawn_of_it = baseline.measures(), baseline.draws(chosen)
-        values, drawn = ({name: both[name] - its[name] for name in names} for both, its in ((values, of_it), (drawn, drawn_of_it)))
+    if plain is not None:
+        values, drawn = ({name: both[name] - its[name] for name in names} for both, its in zip((values, drawn), measured(plain)))
     return {name: [float(f"{values[name]:{DIGITS}}"), float(f"{drawn[name].std(ddof=1):{DIGITS}}")] for name in sorted(names)}
+
+
+@functools.lru_cache(4)
+def measured(judged: Row) -> tuple[dict[str, float], dict[str, Array]]:
+    """A row's measures, and those of random halves of its images. The baseline's are asked for with each row."""
+    return judged.measures(), judged.draws(halves(len(judged.images) // PER_PROMPT, PER_PROMPT, HALVES))
