@@ -75,6 +75,11 @@ def plain_attention(q, k, v, heads, *args, **kwargs):
         return (weights @ v).transpose(1, 2).flatten(2)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device calculates in it. A CPU without AVX-512 converts to float32 and back, and takes longer than in float32."""
+    return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
 def learning_rate(step: int, steps: int) -> float:
     return LEARNING_RATE * min(1.0, (step + 1) / WARM_UP, 1 - step / steps)
 
@@ -124,7 +129,7 @@ class Lessons:
         noise = torch.randn(BATCH, *self._images.shape[1:], generator=generator).to(self._device)
         a, s = (level[timestep][:, None, None, None] for level in (self._signal, self._noise))
         image, prompt = self._images[picked], self._codes[picked].masked_fill(left_out.to(self._device), 0)
-        with torch.autocast(self._device.type, torch.bfloat16):
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=has_bfloat16(self._device)):
             predicted = trainee(a * image + s * noise, timestep.float(), prompt)
         return (predicted.float() - (a * noise - s * image)).square().mean()
 
