@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from comfy_api.latest import io, ui
 
 from .engine.comfy.model import attentions, model_name
+from .engine.phrases import Phrase
 from .engine.rules.blocks import Block
 from .schema import node_schema
 
@@ -32,11 +33,11 @@ class ModelBlocks(io.ComfyNode):
         except ValueError as error:
             return io.NodeOutput(str(error), ui=ui.PreviewText(str(error)))
         text = table(model_name(model), blocks)
-        rows = [[str(block), block.heads, block.head_dim, left_alone or ""] for block, left_alone in blocks]
+        rows = [[str(block), block.heads, block.head_dim, left_alone.data() if left_alone else ""] for block, left_alone in blocks]
         return io.NodeOutput(text, ui={**ui.PreviewText(text).as_dict(), "model_blocks": [rows]})
 
 
-def table(name: str, blocks: Sequence[tuple[Block, str | None]]) -> str:
+def table(name: str, blocks: Sequence[tuple[Block, Phrase | None]]) -> str:
     """What a model is, and its attentions as a Markdown table."""
     lines = [
         f"{name}: {sum(not left_alone for _, left_alone in blocks)} attentions that Circulation can change",

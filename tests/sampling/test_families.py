@@ -121,6 +121,9 @@ def test_what_is_left_alone_is_listed_with_the_reason():
     refined = listed(build("z_image"))
     assert "| context_refiner.0  |     4 |        64 | no: sees the text alone |" in refined
     assert "ZImage: 2 attentions that Circulation can change" in refined
+    (rows,) = node("ModelBlocks").execute(build("z_image")).ui["model_blocks"]
+    assert ["context_refiner.0", 4, 64, {"key": "textOnly", "values": {}, "text": "sees the text alone"}] in rows
+    assert ["layer.0", 4, 64, ""] in rows
     upscaler = listed(models.build("x4_upscaler"))
     assert "no: attends to the text in place of the image" in upscaler
     with pytest.raises(TypeError, match="not a diffusion model"):

@@ -3,7 +3,7 @@
 import comfy_extras.nodes_pag
 import pytest
 from support import models, others
-from support.host import made_by, node
+from support.host import engine, made_by, node
 from support.sampling import sample, without_change
 
 
@@ -61,3 +61,30 @@ def test_the_log_and_the_node_say_that_it_was_one_pass(model, statuses, caplog):
     sample(made_by("1", model, alpha=1.05, beta=3.0, method="one pass"), steps=2)
     assert "alpha 1.05 beta 3 in one pass at alpha 1.15 on all: 10 of 10 blocks hit" in caplog.text
     assert without_change(statuses) == {"1": "10 of 10 blocks hit, all 2 steps, positive and negative, in one pass at alpha 1.15."}
+
+
+@pytest.fixture
+def sentences(monkeypatch):
+    """Those that each node gets, by its id: key, values and English text."""
+    events, sent = engine("comfy.events"), {}
+    monkeypatch.setattr(events, "send", lambda event, node, data: sent.update({node: data}))
+    yield sent
+    for data in sent.values():
+        assert data["text"] == " ".join(sentence["text"] for sentence in data["sentences"])
+
+
+def test_a_node_hears_each_sentence_for_other_languages(model, sentences):
+    sample(made_by("1", model, alpha=1.05, beta=3.0, method="one pass", blocks="middle"), steps=2)
+    hit, changed = sentences["1"]["sentences"]
+    extent, method = hit["values"]["extent"], hit["values"]["method"]
+    assert (hit["key"], extent["key"], changed["key"]) == ("hitInOnePass", "extent", "changedInFirstStep")
+    assert (extent["values"]["hit"], extent["values"]["all"], extent["values"]["steps"]["key"]) == (1, 10, "allSteps")
+    assert (method["key"], method["values"], method["text"]) == ("onePass", {"alpha": "1.15"}, "in one pass at alpha 1.15")
+
+
+def test_why_a_model_was_left_alone_is_a_sentence_too(model, sentences):
+    keys, patched = engine("comfy.keys"), made_by("1", model)
+    patched.model_options[keys.COMPILE_OPTIONS] = {keys.ONE_GRAPH: True}
+    sample(patched)
+    (left_alone,) = sentences["1"]["sentences"]
+    assert (left_alone["key"], left_alone["values"]["why"]["key"]) == ("modelLeftAlone", "oneGraph")

@@ -14,6 +14,7 @@ from ..method.fast import tiles
 from ..method.fast.chunks import take_heads, take_queries
 from ..method.fast.workspace import Workspace
 from ..method.formula import ALL
+from ..run.outcome import Remark
 from . import kernels, keys
 
 _POSITIONAL = ("q", "k", "v", "heads", "mask", "attn_precision", "skip_reshape", "skip_output_reshape")
@@ -74,7 +75,7 @@ class AttentionCall:
         del self.q, self.k, self.v, self._args
         return consume(*args, **self._kwargs)
 
-    def prepare_blend(self) -> str | None:
+    def prepare_blend(self) -> Remark | None:
         """To be called first where a result is blended from two retrievals: from then on both come from the same backend.
 
         The blend multiplies what rounding has made of their difference, so it is never a quantised one of ComfyUI's own.
@@ -83,13 +84,12 @@ class AttentionCall:
         if self._previous is not None:
             if not self._needs_torch:
                 return None
-            width = self._doubled_width
-            return f"another node's attention is not known to take heads of {width}, so PyTorch computes what Circulation adds to it"
+            return Remark("headsTooLarge", self._doubled_width)
         name = self._backend
         self._by_torch = name in kernels.QUANTISED or self._needs_torch
         if name not in kernels.QUANTISED:
             return None
-        return f"beta would multiply the rounding of {name} attention, so PyTorch computes those calls (method 'one pass' keeps {name})"
+        return Remark("rounding", name)
 
     def empty_output(self) -> Tensor:
         """A tensor in the layout of the model's own output, with nothing in it."""

@@ -12,10 +12,11 @@ from torch.nn import Module
 
 from ..families.forward import Mark
 from ..families.transformer import TransformerFamily
+from ..phrases import Phrase
 from . import keys
 from .model import diffusion_model, family_of
 
-TAKEN = "another node runs the blocks of this model in its own way, so Circulation cannot reach their attention."
+TAKEN = Phrase("blocksTaken")
 
 
 class HandingOn:

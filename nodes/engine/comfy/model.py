@@ -5,6 +5,7 @@ from torch.nn import Module
 from .. import families
 from ..choices import INPUT_SPACE
 from ..families import Family
+from ..phrases import Phrase
 from ..rules.blocks import Block
 
 
@@ -36,7 +37,7 @@ def family_of(model) -> Family:
     return families.family_of(cls, model_name(model))
 
 
-def attentions(model) -> list[tuple[Block, str | None]]:
+def attentions(model) -> list[tuple[Block, Phrase | None]]:
     """The attentions of a MODEL in execution order, each with the reason why it is left alone if it is."""
     return family_of(model).attentions(diffusion_model(model))
 

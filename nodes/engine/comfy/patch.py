@@ -21,6 +21,7 @@ from ..choices import NEGATIVE, POSITIVE
 from ..families.forward import Forward, Mark
 from ..families.transformer import TransformerFamily
 from ..families.unet import alternates_with_time
+from ..phrases import Phrase, line_of
 from ..rules.plan import Plan
 from ..rules.rule import Rule
 from ..run.observer import Observer, Probe
@@ -105,13 +106,14 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
         return Run(Plan(rules, percent_to_sigma), [], [], schedule, video=False)
     try:
         if (model.model_options.get(keys.COMPILE_OPTIONS) or {}).get(keys.ONE_GRAPH):
-            raise ValueError("it is compiled with fullgraph, which lets no node act inside of it. Turn fullgraph off in the compile node.")
+            raise ValueError(Phrase("oneGraph"))
         blocks, video = patchable_blocks(model), alternates_with_time(diffusion_model(model))
         handing_on(model)
     except (ValueError, TypeError) as error:
         log.warning("Circulation left the model alone: %s", ascii_line(str(error)))
+        line = line_of([Phrase("modelLeftAlone", why=error.args[0])])  # a phrase where it is our own reason, else English
         for rule in rules:
-            events.send(events.STATUS, rule.node and node_of_graph(rule.node), {"text": f"Left alone: {error}"})
+            events.send(events.STATUS, rule.node and node_of_graph(rule.node), line)
         return None
     observers = [Observer(probe, schedule, blocks, percent_to_sigma) for probe in probes]
     return Run(Plan(rules, percent_to_sigma, blocks), observers, blocks, schedule, video)
@@ -127,8 +129,8 @@ def _without_raising(say: Callable, *args) -> None:
 
 
 def _send_statuses(run: Run) -> None:
-    for node, line, hit in run.outcome.statuses():
-        events.send(events.STATUS, node_of_graph(node), {"text": line, "blocks": hit})
+    for node, sentences, hit in run.outcome.statuses():
+        events.send(events.STATUS, node_of_graph(node), {**line_of(sentences), "blocks": hit})
 
 
 def _install(run: Run, guider) -> None:

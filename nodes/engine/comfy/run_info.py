@@ -31,7 +31,7 @@ def run_info(run: Run, observer: Observer, guider, sampler, schedule: Sequence[f
         schedule=tuple(schedule),
         blocks=tuple(map(str, observer.probe.blocks)),
         rules=tuple(map(str, run.plan.rules)),
-        notes=(*run.outcome.notes(), *notes),
+        notes=(*map(str, run.outcome.notes()), *notes),
         complete=not run.outcome.stopped,
         node=node and node_of_graph(node),
         prompt=prompt,

@@ -8,13 +8,14 @@ from operator import attrgetter
 
 from torch.nn import Module, ModuleDict
 
+from ..phrases import Phrase
 from ..rules.blocks import Address, Block
 
 OLDEST = "0.3.75"  # the first version of ComfyUI that this pack runs in
 
-TEXT_ONLY = "sees the text alone"
-IMAGE_REFINER = "refines the image before it meets the text"
-REFERENCE_REFINER = "sees the reference images alone"
+TEXT_ONLY = Phrase("textOnly")
+IMAGE_REFINER = Phrase("imageRefiner")
+REFERENCE_REFINER = Phrase("referenceRefiner")
 
 HEADS = ("num_heads", "n_heads", "heads", "n_local_heads", "num_attention_heads")
 HEAD_SIZE = ("head_dim", "dim_head", "headdim")
@@ -35,7 +36,7 @@ class Stage:
     kind: str | None = None  # ComfyUI's word for the blocks, in its options and slots
     self_attention_calls: Callable[[Module], int] = lambda block: 1
     attention_calls: int = 1
-    left_alone: str | None = None  # why, if all of them are
+    left_alone: Phrase | None = None  # why, if all of them are
     needs: str | None = None  # the condition without which the model passes these blocks over
 
     def blocks(self, network: Module) -> list[Module]:
@@ -79,7 +80,7 @@ class TransformerFamily:
     since: str = OLDEST
     shows_input = False
 
-    def attentions(self, network: Module) -> list[tuple[Block, str | None]]:
+    def attentions(self, network: Module) -> list[tuple[Block, Phrase | None]]:
         """Attentions in execution order, each with the reason why it is left alone if it is."""
         return [(block, stage.left_alone) for stage, *_, block in self._attentions(network)]
 

@@ -2,13 +2,14 @@
 
 from torch.nn import Module
 
+from ..phrases import Phrase
 from ..rules.blocks import Block
 from .class_names import class_names
 
 UNET = "comfy.ldm.modules.diffusionmodules.openaimodel.UNetModel"
 SPATIAL_AND_TEMPORAL = "comfy.ldm.modules.attention.SpatialVideoTransformer"
 STAGES = ("input", "middle", "output")
-TEXT_INSTEAD = "attends to the text in place of the image"
+TEXT_INSTEAD = Phrase("textInstead")
 
 
 class UNetFamily:
@@ -16,7 +17,7 @@ class UNetFamily:
 
     shows_input = True
 
-    def attentions(self, network: Module) -> list[tuple[Block, str | None]]:
+    def attentions(self, network: Module) -> list[tuple[Block, Phrase | None]]:
         """Attentions in execution order, each with the reason why it is left alone if it is."""
         return [
             (Block(stage, index, layer, block.n_heads, block.d_head), TEXT_INSTEAD if block.disable_self_attn else None)

@@ -28,6 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..choices import MEASURES, NEGATIVE, ONE_PASS, POSITIVE
+from ..phrases import Phrase
 from ..text import got, shown
 
 FORMAT = "circulation-stability"
@@ -49,10 +50,11 @@ class AttentionChange(NamedTuple):
     median: float  # of ‖out − plain‖ / ‖plain‖ over circulated calls and the images and branches in each
     measured_in: str  # ALL_STEPS in which a rule acted, or FIRST_STEP of them alone where a rule takes one call
 
-    def __str__(self) -> str:
+    @property
+    def sentence(self) -> Phrase:
         percent = 100 * self.median
-        where = f" in the {FIRST_STEP}" if self.measured_in == FIRST_STEP else ""
-        return f"Attention changed by {percent:.{2 if percent < 99 else 3}g} %{where}"
+        key = "changedInFirstStep" if self.measured_in == FIRST_STEP else "changed"
+        return Phrase(key, percent=f"{percent:.{2 if percent < 99 else 3}g}")
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ def _run(number: int, run: RunRecord) -> str:
     evaluations, blocks, images = values.shape[1], values.shape[2], values.shape[4]
     measured = [name for b, name in enumerate(AXIS_BRANCHES) if values[:, :, :, b].isfinite().any()]
     branches = " and ".join(measured) or "no branch"
+    change = None if info.attention_change is None else AttentionChange(info.attention_change, info.attention_change_in or ALL_STEPS)
     paragraphs = [
         f"Run {number}{f' ({info.label})' if info.label else ''}: {info.family}, {info.sampler}, {info.steps} steps"
         + ("" if info.complete else ", stopped early"),
         f"Circulation: {'; '.join(info.rules) or 'none'}",
-        *([f"{AttentionChange(change, info.attention_change_in or ALL_STEPS)}."] if (change := info.attention_change) is not None else []),
+        *([] if change is None else [change.sentence]),
         f"Measured in {info.space}: {evaluations} model evaluations, {blocks} blocks, {images} images, {branches}",
         _table(run) if measured else "Nothing was measured in this run.",
         *info.notes,

@@ -8,6 +8,7 @@ from .. import choices
 from ..choices import ALL_TOKENS, BOTH, ONE_PASS, check_number, check_word
 from ..method import formula
 from ..method.settings import CirculationSettings
+from ..phrases import Phrase
 from ..text import shown
 from .blocks import Address, Block, Selection
 from .schedule import Schedule
@@ -64,18 +65,18 @@ class Rule:
         return highest, lowest
 
     @property
-    def one_pass(self) -> str:
-        """At which alpha it makes its one pass, where that is known beforehand; '' for the paper's method."""
+    def one_pass(self) -> Phrase | None:
+        """At which alpha it makes its one pass, where that is known beforehand; None for the paper's method."""
         if self.circulation.method != ONE_PASS:
-            return ""
+            return None
         alpha, beta, adaptive = self.circulation.alpha, self.circulation.beta, self.circulation.adaptive
         factors = (1.0,) if self.schedule is None else tuple(factor for row in self.schedule.grid for factor in row)
         if adaptive is not None:
-            return f"in one pass (alpha kept within {choices.ALPHA_RANGE[0]:g} to {choices.ALPHA_RANGE[1]:g})"
+            return Phrase("onePassAdaptive", least=f"{choices.ALPHA_RANGE[0]:g}", most=f"{choices.ALPHA_RANGE[1]:g}")
         wanted = 1 + beta * max(factors) * (alpha - 1)
         used = formula.one_pass(1 + max(factors) * (alpha - 1), beta)
-        limit = "" if used == wanted else f", its limit, in the place of {wanted:g}"
-        return f"in one pass at {'up to ' if len(set(factors)) > 1 else ''}alpha {used:g}{limit}"
+        one_pass = Phrase("onePassUpTo" if len(set(factors)) > 1 else "onePass", alpha=f"{used:g}")
+        return one_pass if used == wanted else Phrase("onePassLimited", onePass=one_pass, wanted=f"{wanted:g}")
 
     def __str__(self) -> str:
         circulation = self.circulation

@@ -1,4 +1,4 @@
-"""What came of a run, in words for the log, the nodes and the records."""
+"""What came of a run, in phrases for the log, the nodes and the records."""
 
 import logging
 import math
@@ -6,11 +6,13 @@ import threading
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..choices import BOTH, NEGATIVE, POSITIVE, UNKNOWN
+from ..phrases import Phrase
 from ..records.record import ALL_STEPS, FIRST_STEP, AttentionChange
 from ..records.steps import StepFollower
 from ..rules.blocks import Address, Block, describe
@@ -21,31 +23,24 @@ log = logging.getLogger("circulation")
 
 
 class Reason(Enum):
-    """Why an attention was left alone."""
+    """Why an attention was left alone: keys of phrases."""
 
-    UNEQUAL = "queries and keys differ in number there (HyperTile, token merging or a cache of keys)"
-    REPLACED = "another node replaces the self-attention there (such as PAG or SAG)"
-    UNEVEN = "the rows there do not divide into positive and negative"
-    UNKNOWN = "another node runs the model without saying which rows are positive or negative: choose branches 'both'"
-    TILES = (
-        "another node hands several tiles to the model at once, and which rows are positive or negative cannot be told: "
-        "choose branches 'both', or one tile at a time"
-    )
-    SCALED = "the attention there has a scale of its own, which input space does not know: choose value space"
-    TRAINING = "gradients are being taken"
-    NO_IMAGE = "which of the tokens there are the image's could not be told: set tokens to 'all'"
-    NO_OPTIONS = "another node runs those blocks in its own way, without ComfyUI's options (such as TeaCache)"
+    UNEQUAL = "unequal"
+    REPLACED = "otherNode"
+    UNEVEN = "uneven"
+    UNKNOWN = "unknownRows"
+    TILES = "tiles"
+    SCALED = "scaled"
+    TRAINING = "training"
+    NO_IMAGE = "noImage"
+    NO_OPTIONS = "noOptions"
 
 
-MISCOUNTED = (
-    "another node skips or adds attentions, and in this version of ComfyUI the blocks of this model are told apart by counting them"
-)
-SKIPPED = "another node skips those blocks or runs them in its own way"
-NOT_ASKED = "The model's attention never came past Circulation: another node runs the model in its own way (docs/packs.md lists some)."
-COMPILED = (
-    "The compiled model never came past Circulation: it was compiled before Circulation was there. Restart ComfyUI, and "
-    "sample with Circulation first; or take the compile node out."
-)
+class Remark(NamedTuple):
+    """What is to be said about a call: the key of a phrase, and the value in it."""
+
+    key: str
+    value: object
 
 
 class Outcome:
@@ -71,7 +66,7 @@ class Outcome:
         self._hit_evaluations: dict[int, set[int]] = defaultdict(set)  # of each rule
         self._changes: dict[int, list[Tensor]] = defaultdict(list)  # by each rule, how far rows are from the model's own
         self._declined: dict[Reason, dict[Address, int]] = {}
-        self._remarks: dict[str, set[Address]] = {}
+        self._remarks: dict[Remark, set[Address]] = {}
         self._nonfinite: dict[torch.device, Tensor] = {}
         self._replaced: dict[torch.device, Tensor] = {}  # such results too, but the model's own took their place
         self._replaced_now: dict[torch.device, Tensor] = {}  # in the evaluation that goes on
@@ -112,7 +107,7 @@ class Outcome:
             calls = self._declined.setdefault(reason, {})
             calls[address] = calls.get(address, 0) + 1
 
-    def remark(self, address: Address, remark: str) -> None:
+    def remark(self, address: Address, remark: Remark) -> None:
         """Something is to be said about the calls at a block that were changed."""
         with self._lock:
             self._remarks.setdefault(remark, set()).add(address)
@@ -143,24 +138,24 @@ class Outcome:
         with self._lock:
             _add(self._replaced_now if replaced else self._nonfinite, count)
 
-    def notes(self, blocks: Sequence[Block] | None = None) -> list[str]:
+    def notes(self, blocks: Sequence[Block] | None = None) -> list[Phrase]:
         """What was left alone, where and why, in sentences; of these blocks only, if given."""
         concerned = {block.address for block in (self._selected if blocks is None else blocks)}
         missed = [block for block in self._blocks if block.address in concerned - self.announced]
-        sentences = []
+        sentences: list[Phrase] = []
         if self.answered and not self.asked:
-            sentences.append(COMPILED if self.compiled else NOT_ASKED)
+            sentences.append(Phrase("compiledBefore" if self.compiled else "notAsked"))
         elif self.answered and missed:
-            sentences.append(f"Never came to {describe(missed)}: {SKIPPED}.")
+            sentences.append(Phrase("neverCame", blocks=describe(missed)))
         if self.distrusted:
-            sentences.append(f"Left alone after the first call of the model: {MISCOUNTED}.")
+            sentences.append(Phrase("miscounted"))
         for reason, calls in self._declined.items():
             if where := self._among(calls, blocks):
                 count = sum(calls[block.address] for block in where)
-                sentences.append(f"Left alone in {count} calls at {describe(where)}: {reason.value}.")
+                sentences.append(Phrase("leftAlone", count=count, blocks=describe(where), why=Phrase(reason.value)))
         for remark, addresses in self._remarks.items():
             if where := self._among(addresses, blocks):
-                sentences.append(f"At {describe(where)} {remark}.")
+                sentences.append(Phrase("remark", blocks=describe(where), remark=Phrase(remark.key, value=remark.value)))
         return sentences
 
     def _among(self, addresses: Collection[Address], blocks: Sequence[Block] | None) -> list[Block]:
@@ -173,80 +168,84 @@ class Outcome:
             return
         numbers = range(len(self._plan.rules))
         line = f"{'; '.join(map(str, self._plan.rules))}: {self._extent(numbers)}."
-        stopped = ["Stopped early."] if self.stopped else []
+        stopped = [Phrase("stopped")] if self.stopped else []
         causes = [] if self._hit else [why for number in numbers if (why := self._why_nothing(number))]
         level = logging.INFO if self._hit or self.stopped else logging.WARNING
         log.log(level, "Circulation: %s", ascii_line(" ".join((*stopped, line, *dict.fromkeys(causes), *self.notes()))))
-        for count, what in self._nonfinite_results():
+        for count, fate in self._nonfinite_results():
             log.warning(
                 "Circulation: %d attention results were not finite and were %s. "
                 "Bring alpha nearer to 1 or beta nearer to 0, or run the model in a wider precision.",
                 count,
-                what,
+                fate,
             )
 
-    def statuses(self) -> Iterator[tuple[str, str, str]]:
-        """For each node that added a rule: its id, what came of its rule in this run, in a line, and the blocks that it hit."""
+    def statuses(self) -> Iterator[tuple[str, list[Phrase], str]]:
+        """For each node that added a rule: its id, what came of its rule in this run, in sentences, and the blocks that it hit."""
         for number, rule in enumerate(self._plan.rules):
             if rule.node is not None:
-                yield rule.node, " ".join(self._status(number)), describe(self._among(self._blocks_hit([number]), None))
+                yield rule.node, list(self._status(number)), describe(self._among(self._blocks_hit([number]), None))
 
-    def _status(self, number: int) -> Iterator[str]:
+    def _status(self, number: int) -> Iterator[Phrase]:
         rule = self._plan.rules[number]
         if self.stopped:
-            yield "Stopped early."
+            yield Phrase("stopped")
         if rule.off:
-            yield "Off: the model is left as it is."
+            yield Phrase("off")
             return
         hit = self._blocks_hit([number])
-        method = f", {rule.one_pass}" if rule.one_pass else ""
-        yield f"{self._extent([number])}{method}." if hit else "No block hit."
+        if not hit:
+            yield Phrase("noBlockHit")
+        elif rule.one_pass:
+            yield Phrase("hitInOnePass", extent=self._extent([number]), method=rule.one_pass)
+        else:
+            yield Phrase("hit", extent=self._extent([number]))
         if change := self.attention_change([number]):
-            yield f"{change}."
+            yield change.sentence
         blocks = {block.address for block in rule.blocks}
         if overruled := {address for n, address, _ in self._hit if n > number and address in blocks}:
-            yield f"Nearer to the sampler another Circulation node decides at {len(overruled)} of its {len(blocks)} blocks."
+            yield Phrase("overruled", overruled=len(overruled), all=len(blocks))
         elif not hit and (why := self._why_nothing(number)):
             yield why
         yield from self.notes(rule.blocks)
-        for count, what in self._nonfinite_results():
-            yield f"{count} results were not finite and were {what}."
+        for count, fate in self._nonfinite_results():
+            yield Phrase("notFinite", count=count, fate=fate)
 
-    def _why_nothing(self, number: int) -> str | None:
+    def _why_nothing(self, number: int) -> Phrase | None:
         """Why a rule hit no block, where that is not said by `notes`."""
         rule = self._plan.rules[number]
         if rule.off or (self.stopped and not self._evaluations):
             return None
         if not self._evaluations:
-            return "The sampler had no step to do."
+            return Phrase("nothingSampled")
         active = (active for sigma in self._asked_sigmas() for active in self._plan.active_at(sigma) if active.number == number)
         if not any(map(self._plan.changes_a_block, active)):
-            return "Its start, end and schedule cover no step of this run."
+            return Phrase("noStepCovered")
         if self._branches and rule.branches != BOTH and rule.branches not in self._branches:
-            reason = " (cfg 1 leaves it out)" if rule.branches == NEGATIVE else ""
-            return f"The model was never asked about the {rule.branches} prompt{reason}."
+            return Phrase("noNegative" if rule.branches == NEGATIVE else "noPositive")
         return None
 
     def _asked_sigmas(self) -> list[float]:
         return [float(sigma) for sigma in self._evaluations]
 
-    def _nonfinite_results(self) -> Iterator[tuple[int, str]]:
+    def _nonfinite_results(self) -> Iterator[tuple[int, Phrase]]:
         """How many results were not finite, and what was done with them."""
         replaced = (*self._replaced.values(), *self._replaced_now.values())
-        for counts, what in ((replaced, "replaced by the model's own"), (self._nonfinite.values(), "used as they were")):
+        for counts, fate in ((replaced, "replaced"), (self._nonfinite.values(), "used")):
             if total := sum(map(int, counts)):
-                yield total, what
+                yield total, Phrase(fate)
 
-    def _extent(self, rules: Sequence[int]) -> str:
+    def _extent(self, rules: Sequence[int]) -> Phrase:
         """How many blocks, which steps and which branches these rules have acted on."""
         acted = {branch for rule, _, branch in self._hit if rule in rules}
         branches = " and ".join(b for b in (POSITIVE, NEGATIVE) if acted & {b, UNKNOWN}) or "no branch"
-        return f"{len(self._blocks_hit(rules))} of {len(self._blocks)} blocks hit, {self._steps(rules)}, {branches}"
+        hit = len(self._blocks_hit(rules))
+        return Phrase("extent", hit=hit, all=len(self._blocks), steps=self._steps(rules), branches=Phrase(branches))
 
     def _blocks_hit(self, rules: Collection[int]) -> set[Address]:
         return {address for rule, address, _ in self._hit if rule in rules}
 
-    def _steps(self, rules: Sequence[int]) -> str:
+    def _steps(self, rules: Sequence[int]) -> Phrase:
         """The steps at which one of these rules acted, as 'steps 3 to 7 of 20'."""
         total, places, follower = len(self._sigmas) - 1, [], StepFollower(self._sigmas)
         for evaluation, sigma in enumerate(self._asked_sigmas()):
@@ -255,14 +254,14 @@ class Outcome:
         hit = set().union(*(self._hit_evaluations[rule] for rule in rules)) - {-1}
         steps = sorted({math.floor(places[evaluation]) + 1 for evaluation in hit})
         if not steps:
-            return f"none of {total} steps"
+            return Phrase("noStep", total=total)
         if len(steps) == total:
-            return f"all {total} steps" if total > 1 else "the only step"
+            return Phrase("allSteps", total=total) if total > 1 else Phrase("onlyStep")
         if len(steps) == 1:
-            return f"step {steps[0]} of {total}"
+            return Phrase("oneStep", step=steps[0], total=total)
         if steps == list(range(steps[0], steps[-1] + 1)):
-            return f"steps {steps[0]} to {steps[-1]} of {total}"
-        return f"steps {', '.join(map(str, steps))} of {total}"
+            return Phrase("stepsFromTo", first=steps[0], last=steps[-1], total=total)
+        return Phrase("someSteps", steps=", ".join(map(str, steps)), total=total)
 
 
 def _add(counts: dict[torch.device, Tensor], count: Tensor) -> None:

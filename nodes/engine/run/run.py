@@ -20,7 +20,7 @@ from ..rules.blocks import Address, Block
 from ..rules.plan import Plan, Segment
 from ..rules.rule import Rule
 from .observer import Chunk, Observer, Probe
-from .outcome import Outcome, Reason
+from .outcome import Outcome, Reason, Remark
 
 # The rows of a call, and what was applied to them
 Results = list[tuple[slice, Applied | None]]
@@ -42,7 +42,7 @@ class Call(Protocol):
     def pass_on(self) -> Tensor:
         """The same as `plain`, of a call of which nothing else is asked afterwards."""
 
-    def prepare_blend(self) -> str | None:
+    def prepare_blend(self) -> Remark | None:
         """To be called first where a result is blended from two retrievals. Returns what there is to be said about it."""
 
     @property
