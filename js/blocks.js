@@ -1,10 +1,10 @@
 // @ts-check
 // The attentions of a model as rows to pick, and a button that writes the picked ones into the `blocks` of another node.
 //
-// Data is [[address, heads, head size, why it is left alone or ""]], in the order in which the model computes.
+// Data is [[address, heads, head size, a phrase why it is left alone or ""]], in the order in which the model computes.
 
 import { colour, holdPresses, html, theme } from "./theme.js";
-import { say } from "./words.js";
+import { say, spoken } from "./words.js";
 
 /** The nodes that can take words for blocks, and a button that puts them there. */
 export class Target {
@@ -71,7 +71,7 @@ export class BlockList {
                 boxes.push(box);
             }
             box.addEventListener("change", () => this.count());
-            const note = why || say("attentionsOf", { heads, size });
+            const note = spoken(why) || say("attentionsOf", { heads, size });
             return line(address, note, `${address}: ${note}`, box);
         });
         const whole = html("input", { type: "checkbox" });

@@ -9,7 +9,7 @@ import { keep, kept, listen, results } from "./results.js";
 import { Sheet } from "./sheet.js";
 import { Status } from "./status.js";
 import { colour, html, theme } from "./theme.js";
-import { learn, say } from "./words.js";
+import { learn, lineOf, say } from "./words.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
 const BEHIND = "last run behind the grid"; // the node's property that says whether it is to be seen
@@ -110,12 +110,12 @@ function addSheet(node) {
 }
 
 /** What came of the samplings of a grid; nothing of a sheet, which samples nothing, or where only ComfyUI's history knows of the run. */
-function saidOfGrid({ comparison, sampled, text }) {
+function saidOfGrid({ comparison, sampled, text, sentences }) {
     if (sampled === undefined) return undefined;
     const all = comparison.cells.flat();
     const done = all.filter((file) => file).length;
     const values = { settings: comparison.labels.length, done, all: all.length, sampled };
-    return `${say(comparison.running ? "gridRunning" : "grid", values)} ${text && say("last", { line: text })}`;
+    return `${say(comparison.running ? "gridRunning" : "grid", values)} ${text && say("last", { line: lineOf({ text, sentences }) })}`;
 }
 
 /** The `blocks` of a node of ours that has such an input. */

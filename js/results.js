@@ -45,7 +45,7 @@ export function listen(changed, ours, reports) {
     };
     // the names and contents of these events are set in nodes/engine/comfy/events.py
     subscribe("circulation.stability", withPoint);
-    subscribe("circulation.status", (old, { prompt, text, blocks }) => ({ ...of(prompt, old), text, blocks, sampled: of(prompt, old).sampled + 1 }));
+    subscribe("circulation.status", (old, { prompt, text, sentences, blocks }) => ({ ...of(prompt, old), text, sentences, blocks, sampled: of(prompt, old).sampled + 1 }));
     api.addEventListener("circulation.refused", ({ detail: { graph: named, nodes } }) => {
         const graph = named ?? app.rootGraph.id;
         for (const [node, { error }] of results(graph)) {
@@ -117,7 +117,7 @@ function withPoint(old, { prompt, steps, measures, blocks, step, sigma, stages, 
 
 /** What is known of a node, to go on with in this run. */
 function of(prompt, old) {
-    return old?.prompt === prompt ? old : { ...withoutError(old), cached: false, prompt, text: "", sampled: 0 };
+    return old?.prompt === prompt ? old : { ...withoutError(old), cached: false, prompt, text: "", sentences: [], sampled: 0 };
 }
 
 /** The sheet of a grid that is being sampled, with some more of its cells. */

@@ -1,5 +1,6 @@
 // @ts-check
 // What our elements say, in the language that ComfyUI's menus have. Translations are in locales/*/main.json.
+// What the server says comes in phrases, whose English is in nodes/engine/phrases.py.
 
 import { app } from "../../scripts/app.js";
 import { api } from "../../scripts/api.js";
@@ -77,6 +78,7 @@ const ENGLISH = {
 };
 
 /** @typedef {keyof typeof ENGLISH} Key */
+/** @typedef {{key: string, values: Record<string, unknown>, text: string}} Phrase values may be phrases; the text is English */
 
 let language = {};
 
@@ -92,5 +94,25 @@ export async function learn() {
  * @param {Record<string, unknown>} values for the names in braces
  */
 export function say(key, values = {}) {
-    return (language[key] ?? ENGLISH[key]).replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+    return filled(language[key] ?? ENGLISH[key], values);
+}
+
+/**
+ * A line that the server has sent.
+ * @param {{text: string, sentences?: Phrase[]}} line of older versions of the pack it has the English text alone
+ */
+export function lineOf({ text, sentences }) {
+    return sentences?.map(spoken).join(" ") ?? text;
+}
+
+/** A phrase of the server's in the language, or in English; what is none is left as it is. */
+export function spoken(phrase) {
+    if (typeof phrase !== "object") return phrase;
+    const { key, values, text } = phrase;
+    const template = language.phrases?.[key];
+    return template ? filled(template, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, spoken(value)]))) : text;
+}
+
+function filled(template, values) {
+    return template.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }

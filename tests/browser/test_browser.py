@@ -131,6 +131,18 @@ def test_panels_speak_the_language_of_the_menus(screen, page, in_english_again):
         ]  # fmt: skip
         expected = [said[key] for key in ("notRun", "painterHelp", "nothingMeasured", "invert")]
         assert [one == other for one, other in zip(shown, expected)] == [locale == "ja"] * 4, shown
+    screen.queue()
+    screen.finished()
+    line = r"6 ブロック中 6 ブロックに作用、4 ステップ中 1～3、ポジティブとネガティブ。 注意は [\d.]+ % 変わりました。"
+    assert re.fullmatch(line, screen.text("CirculationControl"))
+    spoken = "async phrase => (await import('/extensions/attention-circulation/words.js')).spoken(phrase)"
+    for key, expected in (("textOnly", said["phrases"]["textOnly"]), ("ofAnotherVersion", "English")):
+        assert page.evaluate(spoken, {"key": key, "values": {}, "text": "English"}) == expected
+    old = {"prompt": "of an older version", "text": "No block hit."}
+    screen.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("circulation.status", {
+        detail: { ...values[0], node: String(node("CirculationControl").id) },
+    }))""", old)  # fmt: skip
+    assert screen.text("CirculationControl") == old["text"]
 
 
 # --- a run

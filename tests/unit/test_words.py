@@ -7,10 +7,11 @@ import pytest
 from packaging.version import Version
 from PIL import Image
 from support import workflows
-from support.host import NODES, ROOT
+from support.host import NODES, ROOT, engine
 from support.workflows import OLDEST, needs, workflow
 
 LANGUAGES = ["zh", "ja", "ko", "fr", "de", "es", "ru"]
+phrases = engine("phrases")
 
 
 def inputs(cls):
@@ -56,9 +57,35 @@ def test_a_translation_has_all_that_the_panels_say(language):
     code = (ROOT / "js" / "words.js").read_text("utf-8")
     english = dict(re.findall(r'^    "?([\w ]+)"?: "(.*)",$', code[code.index("ENGLISH = {") : code.index("};")], re.MULTILINE))
     found = json.loads((ROOT / "locales" / language / "main.json").read_text("utf-8"))
-    assert found.keys() == {"circulation"} and found["circulation"].keys() == english.keys() and len(english) > 30
-    for key, text in found["circulation"].items():
-        assert text.strip() and sorted(re.findall(r"\{\w+\}", text)) == sorted(re.findall(r"\{\w+\}", english[key])), key
+    said = found["circulation"]
+    assert found.keys() == {"circulation"} and said.keys() == {*english, "phrases"} and len(english) > 30
+    assert said["phrases"].keys() == phrases.ENGLISH.keys()
+    for key, text in {**english, **phrases.ENGLISH}.items():
+        translated = said["phrases"][key] if key in phrases.ENGLISH else said[key]
+        assert translated.strip() and set(re.findall(r"\{\w+\}", translated)) == set(re.findall(r"\{\w+\}", text)), key
+
+
+def test_every_phrase_that_the_engine_says_is_known_and_every_one_is_said():
+    code = "".join(path.read_text("utf-8") for path in (ROOT / "nodes").rglob("*.py") if path.name != "phrases.py")
+    keys = {key for argument in re.findall(r"\b(?:Phrase|Remark)\(([^,)]+)", code) for key in re.findall(r'"([^"]+)"', argument)}
+    keys |= {reason.value for reason in engine("run.outcome").Reason}
+    assert len(keys) > 40 and keys <= phrases.ENGLISH.keys()
+    assert [key for key in phrases.ENGLISH if f'"{key}"' not in code] == ["positive and negative"]  # both in a row
+
+
+def test_a_phrase_is_its_english_text_and_comes_out_of_json_whole():
+    def again(value):
+        return phrases.Phrase(value["key"], **{name: again(v) for name, v in value["values"].items()}) if isinstance(value, dict) else value
+
+    steps = phrases.Phrase("stepsFromTo", first=2, last=3, total=4)
+    extent = phrases.Phrase("extent", hit=1, all=6, steps=steps, branches=phrases.Phrase("negative"))
+    sentences = [phrases.Phrase("hit", extent=extent), phrases.Phrase("leftAlone", count=2, blocks="middle", why="{key}")]
+    line = json.loads(json.dumps(phrases.line_of(iter(sentences))))
+    assert line["text"] == "1 of 6 blocks hit, steps 2 to 3 of 4, negative. Left alone in 2 calls at middle: {key}."
+    assert [again(sentence) for sentence in line["sentences"]] == [sentence["text"] for sentence in line["sentences"]] == sentences
+    assert line["sentences"][0]["values"]["extent"]["values"]["steps"] == {
+        "key": "stepsFromTo", "values": {"first": 2, "last": 3, "total": 4}, "text": "steps 2 to 3 of 4",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
