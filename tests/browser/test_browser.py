@@ -112,39 +112,6 @@ def test_help_pages_and_translations_are_served(server, page):
     assert names == ["circulation.panels"]
 
 
-@pytest.fixture
-def in_english_again(page):
-    yield
-    page.evaluate("() => app.extensionManager.setting.set('Comfy.Locale', 'en')")
-    Screen(page).fresh()
-
-
-def test_panels_speak_the_language_of_the_menus(screen, page, in_english_again):
-    said = json.loads((ROOT / "locales" / "ja" / "main.json").read_text("utf-8"))["circulation"]
-    for locale in ("en", "ja"):
-        page.evaluate("locale => app.extensionManager.setting.set('Comfy.Locale', locale)", locale)
-        screen.fresh()
-        screen.load(scheduled())
-        shown = [
-            screen.text("CirculationControl"), screen.text("CirculationSchedule", ".note"), screen.text("StabilityProbe", ".legend"),
-            screen.text("CirculationSchedule", "option[value=invert]"),
-        ]  # fmt: skip
-        expected = [said[key] for key in ("notRun", "painterHelp", "nothingMeasured", "invert")]
-        assert [one == other for one, other in zip(shown, expected)] == [locale == "ja"] * 4, shown
-    screen.queue()
-    screen.finished()
-    line = r"6 ブロック中 6 ブロックに作用、4 ステップ中 1～3、ポジティブとネガティブ。 注意は [\d.]+ % 変わりました。"
-    assert re.fullmatch(line, screen.text("CirculationControl"))
-    spoken = "async phrase => (await import('/extensions/attention-circulation/words.js')).spoken(phrase)"
-    for key, expected in (("textOnly", said["phrases"]["textOnly"]), ("ofAnotherVersion", "English")):
-        assert page.evaluate(spoken, {"key": key, "values": {}, "text": "English"}) == expected
-    old = {"prompt": "of an older version", "text": "No block hit."}
-    screen.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("circulation.status", {
-        detail: { ...values[0], node: String(node("CirculationControl").id) },
-    }))""", old)  # fmt: skip
-    assert screen.text("CirculationControl") == old["text"]
-
-
 # --- a run
 
 
@@ -351,6 +318,8 @@ def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
 
 
 def test_charts_outlive_the_other_renderer_and_other_workflows(run, screen):
+    for name in ("StabilityReadout", "StabilityProbe"):  # what was never on the screen was not drawn
+        screen.look_at(name)
     shown = screen.shown()
     assert all(shown)
     for _ in range(2):
@@ -751,3 +720,27 @@ def test_the_help_page_opens_with_its_picture(screen, page):
     assert item.is_visible() and item.evaluate("item => item.offsetWidth > 0.8 * item.parentElement.parentElement.clientWidth")
     assert page.locator("h2", has_text="Two recipes").count() == 1
 
+
+def test_panels_speak_the_language_of_the_menus(screen, page):
+    """Last in this file: it leaves its page in Japanese."""
+    said = json.loads((ROOT / "locales" / "ja" / "main.json").read_text("utf-8"))["circulation"]
+    page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'ja')")
+    screen.fresh()
+    screen.load(scheduled())
+    shown = [
+        screen.text("CirculationControl"), screen.text("CirculationSchedule", ".note"), screen.text("StabilityProbe", ".legend"),
+        screen.text("CirculationSchedule", "option[value=invert]"),
+    ]  # fmt: skip
+    assert shown == [said[key] for key in ("notRun", "painterHelp", "nothingMeasured", "invert")]
+    screen.queue()
+    screen.finished()
+    line = r"6 ブロック中 6 ブロックに作用、4 ステップ中 1～3、ポジティブとネガティブ。 注意は [\d.]+ % 変わりました。"
+    assert re.fullmatch(line, screen.text("CirculationControl"))
+    spoken = "async phrase => (await import('/extensions/attention-circulation/words.js')).spoken(phrase)"
+    for key, expected in (("textOnly", said["phrases"]["textOnly"]), ("ofAnotherVersion", "English")):
+        assert page.evaluate(spoken, {"key": key, "values": {}, "text": "English"}) == expected
+    old = {"prompt": "of an older version", "text": "No block hit."}
+    screen.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("circulation.status", {
+        detail: { ...values[0], node: String(node("CirculationControl").id) },
+    }))""", old)  # fmt: skip
+    assert screen.text("CirculationControl") == old["text"]
