@@ -273,6 +273,7 @@ function makeRoom(node, { element, problem, line }) {
     const to = Math.max(from, node.computeSize()[1]);
     grown.set(node, { from, to });
     if (to > from) node.setSize([width, to]);
+    node.setDirtyCanvas(true, true); // elements get their places as the canvas is drawn
 }
 
 function giveBack(node) {

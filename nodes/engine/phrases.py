@@ -80,6 +80,9 @@ class Phrase(str):
         phrase.key, phrase.values = key, values
         return phrase
 
+    def __getnewargs_ex__(self):
+        return (self.key,), self.values  # for copies
+
     def data(self) -> dict:
         """For JSON."""
         values = {name: value.data() if isinstance(value, Phrase) else value for name, value in self.values.items()}

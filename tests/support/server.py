@@ -22,6 +22,7 @@ READY = "window.app?.extensionManager && window.app?.canvas && window.app?.graph
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
+    "--js-flags=--initial-heap-size=512 --min-semi-space-size=32 --max-semi-space-size=64",  # MiB: a page's start is half garbage else
 ]
 # What the front end itself logs as errors, most of it on a fresh start with any pack or none.
 HARMLESS = [

@@ -1,5 +1,6 @@
 """What the nodes say: tooltips, help pages, translations, and the workflows that come with the pack."""
 
+import copy
 import json
 import re
 
@@ -86,6 +87,8 @@ def test_a_phrase_is_its_english_text_and_comes_out_of_json_whole():
     assert line["sentences"][0]["values"]["extent"]["values"]["steps"] == {
         "key": "stepsFromTo", "values": {"first": 2, "last": 3, "total": 4}, "text": "steps 2 to 3 of 4",
     }  # fmt: skip
+    for copied in (copy.deepcopy(extent), copy.copy(extent)):  # as ComfyUI copies models
+        assert copied.data() == extent.data()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
