@@ -150,7 +150,9 @@ def over_models(means: Array, errors: Array) -> Effect:
     tau² by DerSimonian and Laird, the interval by Hartung and Knapp, so that it is one of the next model of the kind.
     """
     result = combine_effects(means, numpy.maximum(numpy.square(errors), 1e-18), method_re="dl", use_t=True)
-    freedom, error = len(means) - 1, float(numpy.sqrt(result.var_hksj_re))
-    p = float(2 * student.sf(abs(result.mean_effect_re) / error, freedom))
+    alike = result.tau2 <= 0  # statsmodels does not cut it off at zero
+    mean, variance = (result.mean_effect_fe, result.var_hksj_fe) if alike else (result.mean_effect_re, result.var_hksj_re)
+    freedom, error = len(means) - 1, float(numpy.sqrt(variance))
+    p = float(2 * student.sf(abs(mean) / error, freedom))
     smallest = TTestPower().solve_power(nobs=len(means), alpha=0.05, power=0.8) * error * numpy.sqrt(len(means))
-    return Effect(float(result.mean_effect_re), float(student.ppf(0.975, freedom) * error), p, float(smallest))
+    return Effect(float(mean), float(student.ppf(0.975, freedom) * error), p, float(smallest))

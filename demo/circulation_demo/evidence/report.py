@@ -201,14 +201,18 @@ def of_each_model(tables: Iterable[DataFrame], setting: str, measure: str) -> tu
     return differences, errors, values - differences
 
 
+def estimate(effect: metrics.Effect) -> str:
+    """Mean and half of its 95 % interval, bold where that leaves out zero."""
+    text = f"{effect.mean:+.4f} ± {effect.half:.4f}".replace("-", "−")
+    return f"**{text}**" if abs(effect.mean) > effect.half else text
+
+
 def models_table(results: Path) -> str:
     """Random effects over the models of the repository; bold where the interval leaves out zero."""
     measured = of_models(results).values()
 
     def cell(setting: str, measure: str) -> str:
-        effect = metrics.over_models(*of_each_model(measured, setting, measure)[:2])
-        text = f"{effect.mean:+.4f} ± {effect.half:.4f}".replace("-", "−")
-        return f"**{text}**" if abs(effect.mean) > effect.half else text
+        return estimate(metrics.over_models(*of_each_model(measured, setting, measure)[:2]))
 
     rows = [[measure, *(cell(setting, measure) for setting in SIDES)] for measure in OVER_MODELS]
     return markdown(["difference from off", *(setting.removeprefix("static: ") for setting in SIDES)], rows)

@@ -12,8 +12,13 @@ from numpy import ndarray as Array
 from pandas import DataFrame
 from statsmodels.stats.multitest import multipletests
 
+from ..evidence.judge import IMAGE_CHANGE
 from ..evidence.metrics import Effect, over_models
+from ..evidence.plan import VISIBLE
 from . import plan
+
+CHANGED = ("visibly changed", "lost a detail", "gained a detail")
+
 
 @cache
 def table(model: Path, slug: str) -> DataFrame:
@@ -39,6 +44,22 @@ def combined(of_models: Sequence[Array]) -> Effect:
     """Random effects over models, of each of which there are the values of its prompts."""
     means = numpy.array([values.mean() for values in of_models])
     return over_models(means, numpy.array([values.std(ddof=1) / len(values) ** 0.5 for values in of_models]))
+
+
+def difference(models: Sequence[Path], row: plan.Row, measure: str, other: plan.Row = plan.OFF) -> Effect:
+    """How far a row is from another, over models."""
+    return combined([differences(model, row, measure, other) for model in models])
+
+
+def changed(models: Sequence[Path], row: plan.Row) -> dict[str, float]:
+    """Of a row's images, over models, the shares that are `CHANGED` against the same ones without it."""
+
+    def shares(model: Path) -> list[float]:
+        of_row = table(model, row.slug)
+        gained = (of_row["prompt recognised"] - table(model, plan.OFF.slug)["prompt recognised"])[: len(of_row)]
+        return [(of_row[IMAGE_CHANGE] > VISIBLE).mean(), (gained < -1e-6).mean(), (gained > 1e-6).mean()]
+
+    return dict(zip(CHANGED, numpy.mean([shares(model) for model in models], axis=0)))
 
 
 def holm(effects: Sequence[Effect]) -> list[bool]:

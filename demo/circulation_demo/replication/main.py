@@ -23,7 +23,7 @@ from .. import DEMO
 from ..digest import digest
 from ..evidence import sampling as workers
 from ..evidence.provenance import provenance
-from . import plan, sampling
+from . import plan, report, sampling
 
 OUTPUT = DEMO / "output" / "evidence" / "models"
 RESULTS = DEMO / "evidence" / "models"
@@ -39,6 +39,8 @@ def main(options) -> int:
         pool.apply(describe, (weights, results))
         for rows in ((plan.OFF,), plan.ROWS[1:]):  # all others are compared with the images of the first
             finish(pool, missing(weights, rows, output, results))
+    report.write(results)
+    print(f"Tables, the graph and the measures of each image: {results}")
     return 0
 
 

@@ -39,6 +39,7 @@ TRAINING_STEPS = 3200
 PROMPTS = 63  # in each set of seeds
 SETS = 2
 INTERVAL = (3, 9)  # of the steps, from before one to before the other: where guidance in an interval is on
+COSINE = "cosine with circulation"  # of a placebo's step, in its results
 PRIMARY = ("prompt recognised", "mixture index", "spread, classifier", "realism, pixels")
 
 

@@ -73,7 +73,7 @@ def measure(weights: Path, slug: str, work: Path, results: Path) -> None:
     judged = Row(judge(), row.name, made["images"], factors(row.sets), plain and plain.images)
     about = {"row": row.name, "images": row.images, "digest": digest(made["images"]), "sets": of_sets(judged, plain)}
     if row.placebo:
-        about["cosine with circulation"] = round(float(made["cosine"]), 4)
+        about[plan.COSINE] = round(float(made["cosine"]), 4)
     (results / f"{row.slug}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     table = pandas.DataFrame({"prompt": numpy.arange(row.images) // PER_PROMPT, **judged.of_images})
     part = results / f"{row.slug}.part"
