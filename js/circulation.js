@@ -9,7 +9,7 @@ import { keep, kept, listen, results } from "./results.js";
 import { Sheet } from "./sheet.js";
 import { Status } from "./status.js";
 import { colour, html, theme } from "./theme.js";
-import { learn, lineOf, say } from "./words.js";
+import { joined, learn, lineOf, say } from "./words.js";
 
 const MEASURE = "stability chart"; // the node's property that holds the measure which was chosen
 const BEHIND = "last run behind the grid"; // the node's property that says whether it is to be seen
@@ -115,7 +115,7 @@ function saidOfGrid({ comparison, sampled, text, sentences }) {
     const all = comparison.cells.flat();
     const done = all.filter((file) => file).length;
     const values = { settings: comparison.labels.length, done, all: all.length, sampled };
-    return `${say(comparison.running ? "gridRunning" : "grid", values)} ${text && say("last", { line: lineOf({ text, sentences }) })}`;
+    return joined(say(comparison.running ? "gridRunning" : "grid", values), text && say("last", { line: lineOf({ text, sentences }) }));
 }
 
 /** The `blocks` of a node of ours that has such an input. */

@@ -2,7 +2,7 @@
 // The line on a node that says what came of its last run, and the list of the blocks that were hit.
 
 import { colour, holdPresses, html, theme } from "./theme.js";
-import { lineOf, say } from "./words.js";
+import { joined, lineOf, say } from "./words.js";
 
 const LIST = { width: 340, gap: 4 }; // as in the style sheet
 
@@ -26,7 +26,7 @@ export class Status {
     show({ text, sentences, blocks, cached }) {
         const line = lineOf({ text, sentences });
         const last = cached && line ? say("lastRun", { line }) : line;
-        this.line.textContent = this.element.title = cached ? `${say("cached")} ${last}`.trim() : last;
+        this.line.textContent = this.element.title = cached ? joined(say("cached"), last) : last;
         this.more.hidden = !blocks;
         this.list.replaceChildren(...(blocks ?? "").split(", ").map((block) => html("div", {}, block)));
     }

@@ -86,7 +86,7 @@ let language = {};
 export async function learn() {
     const locale = app.extensionManager.setting.get("Comfy.Locale") ?? "en";
     const all = await (await api.fetchApi("/i18n")).json();
-    language = (all[locale] ?? all[locale.split("-")[0]])?.circulation ?? {};
+    language = all[locale]?.circulation ?? all[locale.split("-")[0]]?.circulation ?? {}; // zh-TW may be another pack's alone
 }
 
 /**
@@ -102,15 +102,21 @@ export function say(key, values = {}) {
  * @param {{text: string, sentences?: Phrase[]}} line of older versions of the pack it has the English text alone
  */
 export function lineOf({ text, sentences }) {
-    return sentences?.map(spoken).join(" ") ?? text;
+    return sentences ? joined(...sentences.map(spoken)) : text;
+}
+
+/** Sentences in a row; Chinese and Japanese leave no space between them. */
+export function joined(...sentences) {
+    return sentences.filter(Boolean).join(" ").replaceAll("。 ", "。");
 }
 
 /** A phrase of the server's in the language, or in English; what is none is left as it is. */
 export function spoken(phrase) {
-    if (typeof phrase !== "object") return phrase;
+    if (!phrase?.key) return phrase;
     const { key, values, text } = phrase;
-    const template = language.phrases?.[key];
-    return template ? filled(template, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, spoken(value)]))) : text;
+    const template = language.phrases?.[key] ?? "";
+    const fits = [...template.matchAll(/\{(\w+)\}/g)].every(([, name]) => name in values); // a page may be older than its server
+    return template && fits ? filled(template, Object.fromEntries(Object.entries(values).map(([name, value]) => [name, spoken(value)]))) : text;
 }
 
 function filled(template, values) {

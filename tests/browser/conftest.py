@@ -16,7 +16,8 @@ USUAL = [(front_ends.OLDEST, CANVAS), (front_ends.NEWEST, NODES_2)]
 
 
 def pytest_collection_modifyitems(config, items):
-    kept = items if config.getoption("every_front_end") else [item for item in items if is_usual(item)]
+    named = any("[" in argument for argument in config.args)  # one combination of a test
+    kept = items if named or config.getoption("every_front_end") else [item for item in items if is_usual(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 
@@ -34,9 +35,9 @@ def version(request):
 
 @pytest.fixture(scope="session")
 def server(version, tmp_path_factory):
-    options = ["--front-end-root", str(front_ends.root(version)), "--cache-lru", "100"]  # what one page has sampled is there for the next
+    base, root = tmp_path_factory.mktemp("comfyui"), front_ends.root(version)
     other_family = Path(__file__).with_name("other_family.py").read_text()
-    with started(tmp_path_factory.mktemp("comfyui"), *options, kind="sd15", packs=[AVATARS], code=other_family) as server:
+    with started(base, "--front-end-root", str(root), kind="sd15", packs=[AVATARS], code=other_family) as server:
         yield server
 
 

@@ -734,10 +734,10 @@ def test_panels_speak_the_language_of_the_menus(screen, page):
     assert shown == [said[key] for key in ("notRun", "painterHelp", "nothingMeasured", "invert")]
     screen.queue()
     screen.finished()
-    line = r"6 ブロック中 6 ブロックに作用、4 ステップ中 1～3、ポジティブとネガティブ。 注意は [\d.]+ % 変わりました。"
+    line = r"6 ブロック中 6 ブロックに作用、全 4 ステップの第 1～3、ポジティブとネガティブ。注意は [\d.]+ % 変わりました。"
     assert re.fullmatch(line, screen.text("CirculationControl"))
     spoken = "async phrase => (await import('/extensions/attention-circulation/words.js')).spoken(phrase)"
-    for key, expected in (("textOnly", said["phrases"]["textOnly"]), ("ofAnotherVersion", "English")):
+    for key, expected in (("textOnly", said["phrases"]["textOnly"]), ("ofAnotherVersion", "English"), ("oneStep", "English")):
         assert page.evaluate(spoken, {"key": key, "values": {}, "text": "English"}) == expected
     old = {"prompt": "of an older version", "text": "No block hit."}
     screen.js("""window.comfyAPI.api.api.dispatchEvent(new CustomEvent("circulation.status", {

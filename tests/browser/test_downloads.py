@@ -18,9 +18,11 @@ def page(server):
     (checkpoint,) = (server.base / "models" / "checkpoints").iterdir()
     target = checkpoint.readlink()
     checkpoint.unlink()
-    with front_end(server) as page:
-        yield page
-    checkpoint.symlink_to(target)
+    try:
+        with front_end(server) as page:
+            yield page
+    finally:
+        checkpoint.symlink_to(target)
 
 
 def load(page, workflow):

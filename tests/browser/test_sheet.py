@@ -1,6 +1,7 @@
 """Comparison Sheet in the real front ends: its cells, and the slider between two images."""
 
 import io
+import itertools
 
 import numpy
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 from support.screen import Screen, small_graph
 from support.workflows import workflow
 
+seeds = itertools.count(1)
 OFF, CHANGED = "off (baseline)", "alpha 3, beta 8"
 NAMES = [f"{row}, column {column}" for row in (OFF, CHANGED) for column in (1, 2)]
 
@@ -16,7 +18,7 @@ NAMES = [f"{row}, column {column}" for row in (OFF, CHANGED) for column in (1, 2
 def run(page):
     """A sweep of two settings, with two images of each, was sampled and is on the sheet."""
     screen = Screen(page)
-    graph = small_graph(workflow("circulation-basic"), steps=2, seed=1)
+    graph = small_graph(workflow("circulation-basic"), steps=2, seed=next(seeds))
     kept = {"CheckpointLoaderSimple", "CLIPTextEncode", "EmptyLatentImage"}
     first = next(node["id"] for node in graph["nodes"] if node["type"] == "KSampler")
     graph["nodes"] = [node for node in graph["nodes"] if node["type"] in kept or node["id"] in (first, first + 1)]
@@ -297,7 +299,7 @@ def grid_cells(screen):
 
 
 def test_a_grid_shows_each_cell_when_it_is_there(screen):
-    grid(screen, seed=1, seeds=2)
+    grid(screen, seed=next(seeds), seeds=2)
     screen.js("""(() => {
         window.noted = [];
         const element = widget("CirculationGrid");
@@ -323,14 +325,14 @@ def test_a_grid_shows_each_cell_when_it_is_there(screen):
 
 
 def test_of_an_interrupted_grid_what_was_done_is_shown(screen):
-    seeds = 48  # more than it can do until it is interrupted
-    grid(screen, seed=100, seeds=seeds, steps=12)
+    columns = 48  # more than it can do until it is interrupted
+    grid(screen, seed=1000 * next(seeds), seeds=columns, steps=12)
     screen.queue()
-    screen.wait(lambda: f"of {2 * seeds} images" in screen.text("CirculationGrid", ".line"))
+    screen.wait(lambda: f"of {2 * columns} images" in screen.text("CirculationGrid", ".line"))
     screen.interrupt()
     found = grid_cells(screen)
-    in_order = [f"{row}, column {column}" for row in (OFF, CHANGED) for column in range(1, seeds + 1)]
+    in_order = [f"{row}, column {column}" for row in (OFF, CHANGED) for column in range(1, columns + 1)]
     assert found == in_order[: len(found)] and len(found) < len(in_order)
-    assert f"2 settings, {len(found)} of {2 * seeds} images, " in screen.text("CirculationGrid", ".line")
+    assert f"2 settings, {len(found)} of {2 * columns} images, " in screen.text("CirculationGrid", ".line")
     screen.reload()
     assert grid_cells(screen) == found

@@ -11,7 +11,7 @@ import pytest
 import torch
 from circulation_demo.avatars.loader import FILE
 from circulation_demo.evidence import metrics
-from circulation_demo.replication import analysis, doses, knobs, plan, report, sampling
+from circulation_demo.replication import analysis, doses, knobs, main, plan, report, sampling
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
@@ -151,6 +151,15 @@ def test_the_smallest_effect_is_seen_in_four_of_five_studies():
     assert (stats.ttest_1samp(errors + noncentral, 0, axis=1).pvalue < 0.05).mean() == pytest.approx(0.8, abs=0.03)
 
 
+@pytest.mark.parametrize("tests", [1, 8])
+def test_of_several_tests_the_smallest_effect_is_that_of_the_first_by_holm(tests):
+    generator = numpy.random.default_rng(0)
+    effect = analysis.combined([generator.normal(0, 1, 126) for _ in range(5)], tests)
+    error = effect.half / stats.t.ppf(0.975, 4)
+    means = effect.smallest / (error * 5**0.5) + generator.normal(0, 1, (4000, 5))
+    assert (stats.ttest_1samp(means, 0, axis=1).pvalue < 0.05 / tests).mean() == pytest.approx(0.8, abs=0.03)
+
+
 def test_holm_counts_how_many_are_asked():
     effects = [metrics.Effect(1, 1, p, 1) for p in (0.001, 0.012, 0.04, 0.2)]
     assert analysis.holm(effects) == [True, True, False, False]
@@ -159,6 +168,17 @@ def test_holm_counts_how_many_are_asked():
 @pytest.mark.parametrize("command", ["doses", "main"])
 def test_a_command_finds_comfyui_by_itself(command):
     subprocess.run([sys.executable, "-c", f"import circulation_demo.replication.{command}"], check=True)
+
+
+def test_results_of_other_models_are_not_taken(tmp_path):
+    weights = {seed: tmp_path / f"{seed}.safetensors" for seed in (1, 2)}
+    for seed, path in weights.items():
+        path.write_bytes(bytes([seed]))
+    for _ in range(2):
+        main.describe(weights, tmp_path)
+    weights[2].write_bytes(b"trained again")
+    with pytest.raises(ValueError, match="other models"):
+        main.describe(weights, tmp_path)
 
 
 def test_a_row_is_measured_against_the_same_images_without_it(tmp_path, monkeypatch):

@@ -75,7 +75,10 @@ def front_end(server, scale=1, expected=(), **options):
 
     `expected` are errors of the console that a test brings about, `options` are ComfyUI's settings, with _ for the dots in their names.
     """
-    (server.base / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)  # of the page before
+    # of the page before, where a test failed
+    server.post("/queue", {"clear": True})
+    server.post("/interrupt", {})
+    (server.base / "user" / "default" / "comfy.settings.json").unlink(missing_ok=True)
     server.post("/settings", {"Comfy.TutorialCompleted": True, **{name.replace("_", "."): value for name, value in options.items()}})
     errors = []
     with sync_playwright() as playwright:

@@ -144,15 +144,16 @@ class Effect(NamedTuple):
     smallest: float
 
 
-def over_models(means: Array, errors: Array) -> Effect:
+def over_models(means: Array, errors: Array, tests: int = 1) -> Effect:
     """Random effects: each model has an effect of its own, known to within its standard error.
 
-    tau² by DerSimonian and Laird, the interval by Hartung and Knapp, so that it is one of the next model of the kind.
+    tau² by DerSimonian and Laird, the interval by Hartung and Knapp: of the mean over models of the kind, not of the next model.
+    Where it is one of several `tests`, the smallest effect that would be seen is that at 5 % divided by their number.
     """
     result = combine_effects(means, numpy.maximum(numpy.square(errors), 1e-18), method_re="dl", use_t=True)
     alike = result.tau2 <= 0  # statsmodels does not cut it off at zero
     mean, variance = (result.mean_effect_fe, result.var_hksj_fe) if alike else (result.mean_effect_re, result.var_hksj_re)
     freedom, error = len(means) - 1, float(numpy.sqrt(variance))
     p = float(2 * student.sf(abs(mean) / error, freedom))
-    smallest = TTestPower().solve_power(nobs=len(means), alpha=0.05, power=0.8) * error * numpy.sqrt(len(means))
+    smallest = TTestPower().solve_power(nobs=len(means), alpha=0.05 / tests, power=0.8) * error * numpy.sqrt(len(means))
     return Effect(float(mean), float(student.ppf(0.975, freedom) * error), p, float(smallest))

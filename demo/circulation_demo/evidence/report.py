@@ -202,9 +202,8 @@ def of_each_model(tables: Iterable[DataFrame], setting: str, measure: str) -> tu
 
 
 def estimate(effect: metrics.Effect) -> str:
-    """Mean and half of its 95 % interval, bold where that leaves out zero."""
-    text = f"{effect.mean:+.4f} ± {effect.half:.4f}".replace("-", "−")
-    return f"**{text}**" if abs(effect.mean) > effect.half else text
+    """Mean and half of its 95 % interval."""
+    return f"{effect.mean:+.4f} ± {effect.half:.4f}".replace("-", "−")
 
 
 def models_table(results: Path) -> str:
@@ -212,7 +211,8 @@ def models_table(results: Path) -> str:
     measured = of_models(results).values()
 
     def cell(setting: str, measure: str) -> str:
-        return estimate(metrics.over_models(*of_each_model(measured, setting, measure)[:2]))
+        effect = metrics.over_models(*of_each_model(measured, setting, measure)[:2])
+        return f"**{estimate(effect)}**" if abs(effect.mean) > effect.half else estimate(effect)
 
     rows = [[measure, *(cell(setting, measure) for setting in SIDES)] for measure in OVER_MODELS]
     return markdown(["difference from off", *(setting.removeprefix("static: ") for setting in SIDES)], rows)

@@ -40,10 +40,10 @@ def slope(model: Path, rows: Sequence[plan.Row], measure: str) -> Array:
     return strengths @ of_rows / numpy.square(strengths).sum()
 
 
-def combined(of_models: Sequence[Array]) -> Effect:
+def combined(of_models: Sequence[Array], tests: int = 1) -> Effect:
     """Random effects over models, of each of which there are the values of its prompts."""
     means = numpy.array([values.mean() for values in of_models])
-    return over_models(means, numpy.array([values.std(ddof=1) / len(values) ** 0.5 for values in of_models]))
+    return over_models(means, numpy.array([values.std(ddof=1) / len(values) ** 0.5 for values in of_models]), tests)
 
 
 def difference(models: Sequence[Path], row: plan.Row, measure: str, other: plan.Row = plan.OFF) -> Effect:

@@ -55,13 +55,19 @@ def trained(output: Path, seed: int) -> Path:
 
 
 def describe(weights: dict[int, Path], results: Path) -> None:
-    """`models.json`: digests of the models, and what all images are made with."""
+    """`models.json`: digests of the models, and what all images are made with.
+
+    Raises ValueError where there are results of other models: a model that is trained again is another one.
+    """
     from ..avatars import loader
 
-    made_with = provenance({"torch": torch.__version__, "models": {seed: digest(path) for seed, path in weights.items()}})
+    models, described = {str(seed): digest(path) for seed, path in weights.items()}, results / "models.json"
+    if described.exists() and json.loads(described.read_text(encoding="utf-8"))["models"] != models:
+        raise ValueError(f"The results in {results} are of other models than the weights. Name another --output, or move them away.")
+    made_with = provenance({"torch": torch.__version__, "models": models})
     about = {**made_with, "steps of training": plan.TRAINING_STEPS, "model in the box": digest(loader.FILE)}
     results.mkdir(parents=True, exist_ok=True)
-    (results / "models.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    described.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 def missing(weights: dict[int, Path], rows: Sequence[plan.Row], output: Path, results: Path) -> list[tuple[Path, str, Path, Path]]:

@@ -14,7 +14,7 @@ Primary measures, each the mean over a model's images
     spread      distance between the images of one prompt, in the classifier's space
     typicality  density in pixels: in how many of the neighbourhoods of real images an image lies
 Primary tests: their slopes with strength, beta · (alpha − 1), through zero, above 1 (`ABOVE`) and below it (`BELOW`): eight, by Holm
-at 5 %. Means and intervals are by random effects over models (Hartung and Knapp), so that they hold for a further model of the kind.
+at 5 %. Means and intervals are by random effects over models (Hartung and Knapp): of the mean over models of the kind.
 All else is description, without a claim of significance.
 
 Decided by these results

@@ -35,7 +35,8 @@ def write(results: Path) -> None:
 def primary_table(models: Sequence[Path]) -> str:
     """The eight primary tests: slopes with strength, by Holm, and what would have been seen in four of five studies."""
     asked = [(measure, side) for measure in plan.PRIMARY for side in SIDES]
-    effects = [analysis.combined([analysis.slope(model, SIDES[side], measure) for model in models]) for measure, side in asked]
+    slopes = ([analysis.slope(model, SIDES[side], measure) for model in models] for measure, side in asked)
+    effects = [analysis.combined(of_models, len(asked)) for of_models in slopes]
     rows = [
         [measure, side, estimate(effect), f"{effect.p:.3f}", "yes" if shown else "no", f"{effect.smallest:.4f}"]
         for (measure, side), effect, shown in zip(asked, effects, analysis.holm(effects))

@@ -86,7 +86,7 @@ def factors(sets: int) -> Array:
     return numpy.concatenate([prompts(seed_set, plan.PROMPTS) for seed_set in range(sets)])
 
 
-@functools.lru_cache(2)
+@functools.cache
 def baseline(weights: Path, work: Path, sets: int) -> Row:
     """The first images without a knob, so many sets of them."""
     return Row(judge(), plan.OFF.name, images(weights, plan.OFF, work)["images"][: sets * plan.PROMPTS * PER_PROMPT], factors(sets))
@@ -97,11 +97,13 @@ def of_sets(judged: Row, plain: Row | None) -> dict[str, list[float]]:
     values, drawn = measured(judged)
     names = values.keys() - judged.of_images.keys()
     if plain is not None:
-        values, drawn = ({name: both[name] - its[name] for name in names} for both, its in zip((values, drawn), measured(plain)))
+        values, drawn = ({name: both[name] - its[name] for name in names} for both, its in zip((values, drawn), measured_once(plain)))
     return {name: [float(f"{values[name]:{DIGITS}}"), float(f"{drawn[name].std(ddof=1):{DIGITS}}")] for name in sorted(names)}
 
 
-@functools.lru_cache(4)
 def measured(judged: Row) -> tuple[dict[str, float], dict[str, Array]]:
-    """A row's measures, and those of random halves of its images. The baseline's are asked for with each row."""
+    """A row's measures, and those of random halves of its images."""
     return judged.measures(), judged.draws(halves(len(judged.images) // PER_PROMPT, PER_PROMPT, HALVES))
+
+
+measured_once = functools.cache(measured)  # for the baselines, which are asked for with each row

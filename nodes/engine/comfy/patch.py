@@ -111,7 +111,8 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
         handing_on(model)
     except (ValueError, TypeError) as error:
         log.warning("Circulation left the model alone: %s", ascii_line(str(error)))
-        line = line_of([Phrase("modelLeftAlone", why=error.args[0])])  # a phrase where it is our own reason, else English
+        ours = [reason for reason in error.args if isinstance(reason, Phrase)]
+        line = line_of([Phrase("modelLeftAlone", why=ours[0] if ours else str(error))])
         for rule in rules:
             events.send(events.STATUS, rule.node and node_of_graph(rule.node), line)
         return None
