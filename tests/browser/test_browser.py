@@ -393,14 +393,21 @@ def test_the_same_prompt_without_a_browser_gives_the_same_image(server, screen):
 ONES = [[1] * 12 for _ in range(8)]
 
 
-@pytest.fixture
-def painter(screen, page):
-    """A new Circulation Schedule in the middle of an empty graph."""
+@pytest.fixture(scope="module")
+def schedule_alone(page):
+    """A workflow with a new Circulation Schedule and nothing else."""
+    screen = Screen(page)
     empty = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
     screen.load(empty)
     page.evaluate("() => { const node = LiteGraph.createNode('CirculationSchedule'); node.pos = [100, 100]; app.graph.add(node); }")
     screen.settle()
-    screen.load(screen.saved())  # older front ends lay out anew what they load for the first time, even by undo
+    return screen.saved()
+
+
+@pytest.fixture
+def painter(screen, schedule_alone):
+    """A new Circulation Schedule in the middle of an empty graph, as saved: older front ends lay new nodes out anew later, even by undo."""
+    screen.load(schedule_alone)
     screen.look_at("CirculationSchedule")
     screen.snapshot()
     return screen

@@ -11,7 +11,7 @@ from support.server import AVATARS
 pytestmark = pytest.mark.every_front_end
 
 TEXT_BOX = "CLIPTextEncode"  # ComfyUI's own
-OURS = ["StabilityProbe", "StabilityReadout", "CirculationControl", "CirculationSchedule", "ComparisonSheet"]
+OURS = ["StabilityProbe", "CirculationControl", "CirculationSchedule", "ComparisonSheet"]  # chart, status, painter, sheet
 ON_CANVAS = {
     "wheel": [110, 0, 0], "wheel back": [100 / 1.1, 0, 0], "wheel with Control": [110, 0, 0],
     "drag": [100, 60, 40], "drag back": [100, -60, -40], "click": [100, 0, 0],
