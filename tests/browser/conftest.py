@@ -17,9 +17,9 @@ USUAL = [(front_ends.OLDEST, CANVAS), (front_ends.NEWEST, NODES_2)]
 
 def pytest_collection_modifyitems(config, items):
     named = any("[" in argument for argument in config.args)  # one combination of a test
-    kept = items if named or config.getoption("every_front_end") else [item for item in items if is_usual(item)]
-    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-    items[:] = kept
+    if not named and not config.getoption("every_front_end"):
+        config.hook.pytest_deselected(items=[item for item in items if not is_usual(item)])
+        items[:] = filter(is_usual, items)
 
 
 def is_usual(item):

@@ -11,7 +11,7 @@ import statistics
 import numpy
 import pytest
 from PIL import Image
-from support.screen import Screen, small_graph
+from support.screen import EMPTY, Screen, small_graph
 from support import workflows
 from support.server import ROOT, open_workflow, prompt_of
 from support.workflows import workflow
@@ -397,8 +397,7 @@ ONES = [[1] * 12 for _ in range(8)]
 def schedule_alone(page):
     """A workflow with a new Circulation Schedule and nothing else."""
     screen = Screen(page)
-    empty = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
-    screen.load(empty)
+    screen.load(EMPTY)
     page.evaluate("() => { const node = LiteGraph.createNode('CirculationSchedule'); node.pos = [100, 100]; app.graph.add(node); }")
     screen.settle()
     return screen.saved()

@@ -5,7 +5,7 @@ ComfyUI's own text box, and no node of the demo's graphs lies on another, howeve
 import json
 
 import pytest
-from support.screen import Screen, renumbered
+from support.screen import EMPTY, Screen, renumbered
 from support.server import AVATARS
 
 pytestmark = pytest.mark.every_front_end
@@ -43,7 +43,7 @@ PLACE = """(() => {
 def nodes(page):
     """Our nodes that have elements and ComfyUI's text box side by side, and a node in the clipboard."""
     screen = Screen(page)
-    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    screen.load(EMPTY)
     screen.js("""values.forEach((type, i) => {
         const made = LiteGraph.createNode(type);
         made.pos = [i * 1000, 0];

@@ -4,12 +4,10 @@ import json
 
 import pytest
 from support import front_ends, workflows
+from support.screen import EMPTY
 from support.server import front_end
 
-EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
 OFFERED = "() => [...document.querySelectorAll('[data-testid=missing-model-download]')].map(button => button.ariaLabel)"
-
-
 pytestmark = pytest.mark.parametrize("version", [front_ends.MIDDLE, front_ends.NEWEST], indirect=True)  # 1.32.9 only marks the loader
 
 

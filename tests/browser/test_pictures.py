@@ -12,7 +12,7 @@ import numpy
 import pytest
 from PIL import Image
 from support import front_ends
-from support.screen import Screen, renumbered, small_graph
+from support.screen import EMPTY, Screen, renumbered, small_graph
 from support.server import ROOT, front_end
 from support.workflows import workflow
 
@@ -75,7 +75,7 @@ def test_nodes_after_a_run(screen, name):
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_a_node(screen, name):
-    screen.load({"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}})
+    screen.load(EMPTY)
     screen.js("(() => { const made = LiteGraph.createNode(values[0]); made.pos = [0, 0]; app.graph.add(made); })()", name)
     screen.settle(9)
     kept(node(screen, name), DOCS / f"{name}.png", 900)

@@ -24,8 +24,6 @@ COMPARING = [f"{name}-{family}" for name in ("circulation-sweep", "find-your-alp
 SWEPT = {**CIRCULATION, "alpha": "1, 1.05, 1.1, 1.2", "beta": "3", "baseline": True}
 SHEET = {"cell": 384, "frame_changes": False, "sort_columns": False, "difference_row": False, "threshold": 0.1}
 LABELS = ["off", "alpha 1.05, beta 3", "alpha 1.1, beta 3", "alpha 1.2, beta 3"]
-
-
 pytestmark = pytest.mark.parametrize("version", [front_ends.OLDEST], indirect=True)
 
 

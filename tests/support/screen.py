@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from .server import PATIENCE, READY
 
+EMPTY = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "groups": [], "config": {}, "extra": {}}
 NODE = """const find = (graph, name) => graph.nodes.find(node => node.type === name);
 const node = (name, root) => find(root ? app.rootGraph : app.canvas.graph, name);
 const widget = (name, root) => node(name, root).widgets.find(widget => widget.element?.classList.contains('circulation')).element;

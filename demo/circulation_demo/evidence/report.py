@@ -177,9 +177,13 @@ def changed(images: DataFrame) -> DataFrame:
     keys = ["seed set", "prompt", "image"]
     plain = where(images, setting=BASELINE.name).set_index(keys)["prompt recognised"]
     others = images[images["setting"] != BASELINE.name].set_index(keys)
-    gained = others["prompt recognised"] - plain.reindex(others.index)
-    seen = {"visibly changed": others[IMAGE_CHANGE] > VISIBLE, "lost a detail": gained < -1e-6, "gained a detail": gained > 1e-6}
+    seen = what_is_seen(others[IMAGE_CHANGE], others["prompt recognised"] - plain.reindex(others.index))
     return DataFrame({"setting": others["setting"], **seen}).groupby("setting", sort=False).mean()
+
+
+def what_is_seen(change: Series, gained: Series) -> dict[str, Series]:
+    """Of each picture, by how much it changed and what share of prompted details it gained, whether that is to be seen."""
+    return {"visibly changed": change > VISIBLE, "lost a detail": gained < -1e-6, "gained a detail": gained > 1e-6}
 
 
 def changed_table(shares: DataFrame) -> str:

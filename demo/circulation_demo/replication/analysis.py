@@ -14,11 +14,8 @@ from statsmodels.stats.multitest import multipletests
 
 from ..evidence.judge import IMAGE_CHANGE
 from ..evidence.metrics import Effect, over_models
-from ..evidence.plan import VISIBLE
+from ..evidence.report import what_is_seen
 from . import plan
-
-CHANGED = ("visibly changed", "lost a detail", "gained a detail")
-
 
 @cache
 def table(model: Path, slug: str) -> DataFrame:
@@ -51,15 +48,15 @@ def difference(models: Sequence[Path], row: plan.Row, measure: str, other: plan.
     return combined([differences(model, row, measure, other) for model in models])
 
 
-def changed(models: Sequence[Path], row: plan.Row) -> dict[str, float]:
-    """Of a row's images, over models, the shares that are `CHANGED` against the same ones without it."""
+def changed(models: Sequence[Path], row: plan.Row) -> pandas.Series:
+    """Of a row's images, over models, the shares that are seen to change against the same ones without it."""
 
-    def shares(model: Path) -> list[float]:
+    def shares(model: Path) -> pandas.Series:
         of_row = table(model, row.slug)
         gained = (of_row["prompt recognised"] - table(model, plan.OFF.slug)["prompt recognised"])[: len(of_row)]
-        return [(of_row[IMAGE_CHANGE] > VISIBLE).mean(), (gained < -1e-6).mean(), (gained > 1e-6).mean()]
+        return DataFrame(what_is_seen(of_row[IMAGE_CHANGE], gained)).mean()
 
-    return dict(zip(CHANGED, numpy.mean([shares(model) for model in models], axis=0)))
+    return DataFrame([shares(model) for model in models]).mean()
 
 
 def holm(effects: Sequence[Effect]) -> list[bool]:

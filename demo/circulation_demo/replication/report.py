@@ -49,11 +49,12 @@ def rows_table(models: Sequence[Path], rows: Sequence[Row]) -> str:
 
     def cells(row: Row) -> list[str]:
         doses = numpy.array([analysis.table(model, row.slug)[IMAGE_CHANGE].mean() for model in models])
-        shares = [f"{100 * share:.1f}" for share in analysis.changed(models, row).values()]
+        shares = [f"{100 * share:.1f}" for share in analysis.changed(models, row)]
         effects = [estimate(analysis.difference(models, row, measure)) for measure in plan.PRIMARY]
         return [row.name, f"{doses.mean():.4f}", f"{100 * doses.std(ddof=1) / doses.mean():.0f} %", *shares, *effects]
 
-    head = ["", "image change", "its spread over models", *(f"of 100 {what}" for what in analysis.CHANGED), *plan.PRIMARY]
+    seen = analysis.changed(models, plan.STRONGEST).index
+    head = ["", "image change", "its spread over models", *(f"of 100 {what}" for what in seen), *plan.PRIMARY]
     return markdown(head, [cells(row) for row in rows])
 
 

@@ -111,8 +111,8 @@ def _new_run(model, schedule: Sequence[float]) -> Run | None:
         handing_on(model)
     except (ValueError, TypeError) as error:
         log.warning("Circulation left the model alone: %s", ascii_line(str(error)))
-        ours = [reason for reason in error.args if isinstance(reason, Phrase)]
-        line = line_of([Phrase("modelLeftAlone", why=ours[0] if ours else str(error))])
+        why = next((reason for reason in error.args if isinstance(reason, Phrase)), str(error))
+        line = line_of([Phrase("modelLeftAlone", why=why)])
         for rule in rules:
             events.send(events.STATUS, rule.node and node_of_graph(rule.node), line)
         return None
