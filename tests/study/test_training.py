@@ -1,6 +1,6 @@
 """Training of the model in the box, a few steps of it."""
 
-import functools
+import contextlib
 
 import comfy.ldm.modules.attention as attention
 import numpy
@@ -9,6 +9,7 @@ import torch
 from circulation_demo.avatars import loader
 from circulation_demo.train import train
 from support.host import ROOT
+from torch.utils._python_dispatch import TorchDispatchMode
 
 STEPS = 3
 
@@ -25,8 +26,6 @@ def data(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
     monkeypatch.setattr(train, "BATCH", 2)
-    # a round of Newton and Schulz in the place of five, which CPUs without bfloat16 need most of the time for
-    monkeypatch.setattr(torch.optim, "Muon", functools.partial(torch.optim.Muon, ns_steps=1))
     for name in ("optimized_attention", "optimized_attention_masked"):  # which training replaces
         monkeypatch.setattr(attention, name, getattr(attention, name))
 
@@ -121,3 +120,29 @@ def test_a_step_moves_every_weight(data):
     assert not [name for name, weight in trainee.named_parameters() if not weight.grad.any()], "no gradient"
     muon.step(), adamw.step()
     assert not [name for name, weight in trainee.named_parameters() if torch.equal(weight, before[name])]
+
+
+def test_a_cpu_without_bfloat16_does_nothing_in_it(data, monkeypatch):
+    """Also not in Muon, whose step goes the same way in both."""
+
+    def moved():
+        training = train.Training(data, STEPS, 0, torch.device("cpu"))
+        before = [weight.detach().clone() for weight in training.trainee.parameters()]
+        training.step(0)
+        return [weight.detach() - old for weight, old in zip(training.trainee.parameters(), before)]
+
+    monkeypatch.setattr(train, "has_bfloat16", lambda device: False)
+    with NoBfloat16():
+        exact = moved()
+    monkeypatch.setattr(train, "Float32", contextlib.nullcontext)
+    with pytest.raises(AssertionError), NoBfloat16():
+        moved()
+    for one, other in zip(exact, moved()):
+        assert torch.nn.functional.cosine_similarity(one.flatten(), other.flatten(), dim=0) > 0.99 or not one.any()
+
+
+class NoBfloat16(TorchDispatchMode):
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        assert not (isinstance(result, torch.Tensor) and result.dtype == torch.bfloat16), function
+        return result

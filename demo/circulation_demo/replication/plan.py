@@ -35,7 +35,7 @@ from . import knobs
 from .knobs import Change, Placebo
 
 MODELS = (1, 2, 3, 4, 5)  # seeds of training
-TRAINING_STEPS = 3200
+TRAINING_STEPS = 2000
 PROMPTS = 63  # in each set of seeds
 SETS = 2
 INTERVAL = (3, 9)  # of the steps, from before one to before the other: where guidance in an interval is on

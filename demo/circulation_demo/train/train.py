@@ -9,6 +9,7 @@ import csv
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import comfy.ldm.modules.attention
@@ -16,6 +17,7 @@ import comfyui_version
 import numpy
 import torch
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from ..avatars import unet, vae
 from ..avatars.factors import FACTORS
@@ -26,7 +28,7 @@ STEPS = 9_000
 LEARNING_RATE = 3e-3  # rises over the first steps, then falls in a line to zero
 WARM_UP = 100  # steps
 AVERAGE = 0.999  # of the weights, per step
-SAVED_EVERY = 250  # steps
+SAVED_EVERY = 50  # steps
 OPEN = 0.2  # how often a factor is left out of the prompt
 EMPTY = 0.12  # how often the whole prompt is
 ENDS = ("embedding.", ".input_blocks.0.", ".out.")  # what Muon is not for
@@ -78,6 +80,17 @@ def plain_attention(q, k, v, heads, *args, **kwargs):
 def has_bfloat16(device: torch.device) -> bool:
     """Whether the device calculates in it. A CPU without AVX-512 converts to float32 and back, and takes longer than in float32."""
     return device.type != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+class Float32(TorchFunctionMode):
+    """What asks for a tensor in bfloat16 gets a copy in float32. Muon asks for its matrices, which take most of a step where the device
+    only imitates it.
+    """
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.bfloat16:
+            return args[0].float().clone()
+        return function(*args, **(kwargs or {}))
 
 
 def learning_rate(step: int, steps: int) -> float:
@@ -154,8 +167,9 @@ class Training:
         loss = self.lessons.loss(self.trainee, step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        with nullcontext() if has_bfloat16(loss.device) else Float32():
+            for optimizer in self.optimizers:
+                optimizer.step()
         with torch.no_grad():
             kept = min(AVERAGE, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(self.average.parameters()), list(self.trainee.parameters()), 1 - kept)
@@ -215,12 +229,11 @@ def train(data: Path, work: Path, steps: int, seed: int = 0) -> Path:
         losses.append(training.step(step))
         done = step + 1
         now = spent + time.monotonic() - started
-        if done % 50 == 0 or done == steps:
+        if done % SAVED_EVERY == 0 or done == steps:
             mean = float(torch.stack(losses).mean())
             losses.clear()
             note(folder / "loss.csv", done, mean, learning_rate(step, steps), now)
             print(f"step {done}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
-        if done % SAVED_EVERY == 0 or done == steps:
             part = checkpoint.with_suffix(".part")
             torch.save({**training.state(), "done": done, "spent": now}, part)
             part.replace(checkpoint)
@@ -229,7 +242,7 @@ def train(data: Path, work: Path, steps: int, seed: int = 0) -> Path:
 
 
 def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: float) -> None:
-    fresh = step <= 50
+    fresh = step <= SAVED_EVERY
     with curve.open("w" if fresh else "a", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         if fresh:
