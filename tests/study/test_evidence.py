@@ -10,11 +10,12 @@ import numpy
 import pandas
 import pytest
 import torch
+from circulation_demo.avatars import loader
 from circulation_demo.digest import digest
-from circulation_demo.evidence import data, evaluate, main, metrics, plan, provenance, report, sampling
+from circulation_demo.evidence import data, evaluate, main, metrics, pairs, plan, provenance, report, sampling, seeds
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import ks_2samp
+from scipy.stats import ks_2samp, spearmanr
 from support.host import ROOT, comfy_nodes
 
 RESULTS = ROOT / "demo" / "evidence" / "results"
@@ -207,10 +208,81 @@ def test_images_of_nodes_that_do_something_else_are_sampled_again(study, monkeyp
     assert study.to_sample() == study.settings
 
 
+def test_an_image_has_the_pixels_of_the_demos_picture(study):
+    latents = 5 * torch.randn(8, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        pictures = loader.load()[2].decode(latents)
+    expected = (pictures[:, 4::8, 4::8] * 255).round().to(torch.uint8)
+    assert expected.float().std() > 40 and numpy.array_equal(study.model.images(latents), expected.numpy())
+
+
+def test_what_is_watched_of_a_run(study, monkeypatch, tmp_path):
+    """The stability that the study of the model has too, of some of its steps, and pictures that become the image."""
+    monkeypatch.setattr(sampling, "_model", study.model, raising=False)
+    asked, drawn = data.prompts(0, 2), data.seeds(0, 2)[:2]
+    latents, stability = study.model.measured(asked, drawn)
+    sampling.watch(tmp_path / "watched.npz", asked, drawn, (slice(4), slice(4, None), slice(None)), (4, 11, plan.STEPS))
+    with numpy.load(tmp_path / "watched.npz") as arrays:
+        early, late, whole = arrays["stability"].transpose(1, 0, 2, 3)
+        *previews, last, images = arrays["pictures"]
+    assert numpy.array_equal(images, study.model.images(latents)) and numpy.array_equal(images, last)
+    assert whole.shape == (3, 4, 2) and numpy.allclose(whole, stability[0])
+    assert numpy.allclose((4 * early + 8 * late) / 12, whole, rtol=1e-4) and not numpy.allclose(early, late, rtol=0.01)
+    far, near = (metrics.image_change(preview, images) for preview in previews)
+    assert (far > 2 * near).all() and (near > 0).all()
+
+
+def test_pairs_are_those_of_their_ranks():
+    changes = numpy.random.default_rng(0).permutation(1000) / 1000
+    chosen = pairs.at_ranks(pandas.DataFrame({"image change": changes}))["image change"]
+    assert [1 / (changes >= change).mean() for change in chosen] == pytest.approx(pairs.ONE_IN)
+
+
+def images_of(values):
+    """Every outcome of images is these values, the more the better."""
+    return {outcome: sign * values for outcome, sign in seeds.OUTCOMES.items()}
+
+
+def test_prompts_whose_images_are_alike_tell_nothing():
+    """Four in five prompts have four images that are equally good: rho is of the others, and what is gained is a mean over all."""
+    generator = numpy.random.default_rng(2)
+    y = numpy.where(generator.random((1000, 1)) < 0.8, 1.0, generator.integers(0, 3, (1000, 4)) / 2)
+    informative = y[numpy.ptp(y, axis=1) > 0]
+    count, rho, _, p = seeds.within(y + 1e-3 * generator.random(y.shape), y)
+    assert count == len(informative) < 250 and p < 1e-6
+    of_ranks = [spearmanr(row + 1e-3 * numpy.arange(4), row).statistic for row in informative]
+    assert rho == pytest.approx(numpy.mean(of_ranks), abs=0.05)
+    gained, error = seeds.gain(y, y)
+    assert gained == pytest.approx((y.max(1) - y.mean(1)).mean()) and error > 0
+    assert seeds.gain(numpy.ones_like(y), y)[0] == pytest.approx(0)
+    by_chance = [seeds.within(generator.random(y.shape), y)[3] for _ in range(200)]
+    assert 0.01 < numpy.mean(numpy.array(by_chance) < 0.05) < 0.11
+
+
+def test_what_tells_of_a_prompts_images_and_what_only_of_prompts():
+    """Images of 300 prompts: stability that goes with the image but for noise, one that goes with the prompt, and none."""
+    generator = numpy.random.default_rng(1)
+    of_prompts, of_images, noise = generator.normal(size=(3, 300, plan.PER_PROMPT))
+    of_prompts[:] = of_prompts[:, :1]
+    final = (3 * of_prompts + of_images).ravel()
+    measures = numpy.stack([(of_images + noise).ravel(), (of_prompts + 1e-3 * noise).ravel(), noise.ravel()])
+    stability = numpy.broadcast_to(measures[:, None, None], (3, len(seeds.WINDOWS), len(seeds.STAGES), final.size))
+    told = seeds.told(stability, images_of(final), {4: images_of(of_images.ravel())})
+    good, of_prompt, nothing = (told[told["told by"].str.startswith(measure)] for measure in seeds.STEADINESS)
+    expected = numpy.mean([spearmanr(x, y).statistic for x, y in zip(measures[0].reshape(300, -1), of_images)])
+    assert numpy.allclose(good["rho"], expected, atol=1e-3) and expected > 0.5
+    for table in (of_prompt, nothing):
+        assert (table["rho"].abs() < 3 * table["rho error"]).all() and (table["gain"].abs() < 3 * table["gain error"]).all()
+    best = (of_images.max(axis=1) - of_images.mean(axis=1)).mean()
+    assert numpy.allclose(told[told["stage"] == ""]["gain"], best) and numpy.allclose(told[told["stage"] == ""]["rho"], 1)
+    assert numpy.allclose(good["gain"], best / 2**0.5, rtol=0.1)  # half of the variance of what it sees
+    assert numpy.allclose(good["rho error"], 1 / (3 * 300) ** 0.5 * (1 - expected**2) ** 0.5, rtol=0.25)
+
+
 @pytest.mark.timeout(1800)  # three minutes where nothing else runs
 def test_the_headline_shows_again(tmp_path):
     """`python3 -m demo.evidence --quick`, with nothing sampled before, fails where a claim of EVIDENCE.md does not show."""
-    options = json.dumps({"size": "quick", "jobs": None, "publish": False, "output": str(tmp_path)})
+    options = json.dumps({"study": "quick", "jobs": None, "publish": False, "output": str(tmp_path)})
     done = subprocess.run([sys.executable, "-m", "circulation_demo.evidence.main", options], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "DOES NOT SHOW" not in done.stdout, done.stdout[-3000:] + done.stderr[-3000:]
     assert len(list(tmp_path.glob("images-*/*.npz"))) == len(plan.QUICK.settings) + 2

@@ -161,8 +161,16 @@ def test_of_several_tests_the_smallest_effect_is_that_of_the_first_by_holm(tests
 
 
 def test_holm_counts_how_many_are_asked():
-    effects = [metrics.Effect(1, 1, p, 1) for p in (0.001, 0.012, 0.04, 0.2)]
-    assert analysis.holm(effects) == [True, True, False, False]
+    assert metrics.holm([0.001, 0.012, 0.04, 0.2]).tolist() == [True, True, False, False]
+
+
+def test_models_that_show_too_little_of_what_was_asked_are_not_asked(tmp_path):
+    for seed in plan.MODELS:
+        (tmp_path / str(seed)).mkdir()
+        off = pandas.DataFrame({"prompt": [0, 0], "prompt recognised": [0.95, 0.97 if seed < 5 else 0.83]})
+        off.to_csv(tmp_path / str(seed) / "off.csv")
+    with pytest.raises(ValueError, match=r"model 5 89\.0%, not 90%"):
+        main.check(tmp_path)
 
 
 @pytest.mark.parametrize("command", ["doses", "main"])

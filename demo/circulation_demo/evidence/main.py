@@ -22,9 +22,9 @@ OUTPUT = DEMO / "output" / "evidence"
 
 
 def main(options) -> int:
-    size = {s.name: s for s in (plan.FULL, plan.DEFAULT, plan.QUICK)}[options.size]
+    size = {s.name: s for s in (plan.FULL, plan.DEFAULT, plan.QUICK)}[options.study]
     output = Path(options.output or OUTPUT)
-    results = DEMO / "evidence" / "results" if options.publish else output / size.name
+    results = report.RESULTS if options.publish else output / size.name
     results.mkdir(parents=True, exist_ok=True)
     samples, conditions = make(size, output, options.jobs)
     made_with = provenance.provenance(conditions)  # before results change the work tree
@@ -38,9 +38,14 @@ def main(options) -> int:
     return report.headline(results)
 
 
+def processes(jobs: int | None) -> int:
+    """As many as are asked for, or one for each core; one on a GPU."""
+    return 1 if torch.cuda.is_available() else jobs or os.cpu_count() or 1
+
+
 def make(size: plan.Size, output: Path, jobs: int | None) -> tuple[Samples, dict]:
     """Sample what is not there yet under the conditions of today. Files are written whole, so an interrupted run goes on where it was."""
-    jobs = 1 if torch.cuda.is_available() else jobs or os.cpu_count() or 1
+    jobs = processes(jobs)
     # Linux: workers keep the memory that they will need again a moment later. Taking it anew takes up to a third of their time.
     os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), **os.environ}
     started, threads = time.monotonic(), max(1, (os.cpu_count() or 1) // jobs)

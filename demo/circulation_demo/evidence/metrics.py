@@ -6,6 +6,7 @@ images, which are computed once and then indexed, because intervals ask for them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from numpy import ndarray as Array
 from scipy.spatial.distance import cdist
 from scipy.stats import t as student
 from statsmodels.stats.meta_analysis import combine_effects
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from torch import from_numpy
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
@@ -142,6 +144,11 @@ class Effect(NamedTuple):
     half: float
     p: float
     smallest: float
+
+
+def holm(ps: Sequence[float]) -> Array:
+    """(tests,) bool: which of them are shown, so that the chance of one mistake among them is 5 %."""
+    return multipletests(ps, alpha=0.05, method="holm")[0]
 
 
 def over_models(means: Array, errors: Array, tests: int = 1) -> Effect:

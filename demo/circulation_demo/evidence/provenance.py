@@ -1,4 +1,4 @@
-"""With what results were made: `provenance.json` beside them."""
+"""With what results were made, in a file beside them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def provenance(conditions: dict) -> dict:
     }
 
 
-def write(results: Path, made_with: dict) -> None:
-    (results / "provenance.json").write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
+def write(results: Path, made_with: dict, name: str = "provenance.json") -> None:
+    (results / name).write_text(json.dumps(made_with, indent=2) + "\n", encoding="utf-8")
 
 
 def commit() -> str | None:

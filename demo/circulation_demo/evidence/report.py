@@ -19,6 +19,7 @@ from .evaluate import DIFFERENCE, STABILITY, STAGES, Z
 from .judge import IMAGE_CHANGE, SPACES
 from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, VISIBLE, adaptive, static
 
+RESULTS = DEMO / "evidence" / "results"  # those that are published
 DOCUMENTS = (ROOT / "EVIDENCE.md", ROOT / "docs" / "evidence" / "one-model.md")
 EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
 # What the page shows of the main settings and the strongest
@@ -34,6 +35,7 @@ REPEATED = (
     "FID, pixels", "FID, classifier", "coverage, pixels", "density, classifier", "prompt recognised", "mixture index", "spread, classifier"
 )  # fmt: skip
 OF_IMAGES = ("prompt recognised", "mixture index", "palette validity", *(f"{m}, {s}" for m in ("spread", "train distance") for s in SPACES))
+OF_SEEDS = ("prompt recognised", "mixture index", "palette validity")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -82,6 +84,8 @@ def tables(results: Path) -> dict[str, str]:
     texts["seed-sets"] = sets_of_seeds_table(read_csv(results / "sets.csv"))
     texts["changed"] = changed_table(changed(read_csv(results / "images.csv")))
     texts["models"] = models_table(results)
+    if (results / "seeds.csv").exists():
+        texts["seeds"] = seeds_table(results)
     return texts
 
 
@@ -220,6 +224,29 @@ def models_table(results: Path) -> str:
 
     rows = [[measure, *(cell(setting, measure) for setting in SIDES)] for measure in OVER_MODELS]
     return markdown(["difference from off", *(setting.removeprefix("static: ") for setting in SIDES)], rows)
+
+
+def seeds_table(results: Path) -> str:
+    """What the stability of all blocks, and a preview, tell of the images of one prompt."""
+    told = read_csv(results / "seeds.csv", keep_default_na=False)
+    shown = told[told["stage"].isin(("", "all"))].set_index(["told by", "outcome"])
+    rows = []
+    for name in shown.index.unique(0):
+        cells = [shown.loc[name, outcome] for outcome in OF_SEEDS]
+        rhos = [interval(cell["rho"], cell["rho error"], signed=True) if name != "image" else "" for cell in cells]
+        gains = [interval(100 * cell["gain"], 100 * cell["gain error"], signed=True) for cell in cells]
+        rows.append(["the image when it is done" if name == "image" else name, *rhos, *gains])
+    prompts = [shown.loc["image", outcome]["prompts"] for outcome in OF_SEEDS]
+    heads = [f"{outcome}: rho ({count} prompts)" for outcome, count in zip(OF_SEEDS, prompts)]
+    heads += [f"{outcome}: points gained" for outcome in OF_SEEDS]
+    ps = told[told["stage"] != ""]["p"]
+    measures, windows = zip(*(name.split(", ") for name in told[told["stage"] != ""]["told by"].unique()))
+    factors = (len(set(measures)), len(STAGES), len(set(windows)), told["outcome"].nunique())
+    found = (
+        "Of {} correlations with stability ({} measures, {} stages, {} windows, {} outcomes with both kinds of realism; they overlap) "
+        "{} are other than zero at 5 %, where {:.0f} would be on average if none were; by Holm {}.\n"
+    ).format(len(ps), *factors, (ps < 0.05).sum(), 0.05 * len(ps), metrics.holm(ps).sum())
+    return markdown(["told by", *heads], rows) + "\n" + found
 
 
 def new_figure(rows: int, columns: int, width: float, height: float):

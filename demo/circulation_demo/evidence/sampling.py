@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy
@@ -32,18 +32,23 @@ class Model:
 
         self.file = file or loader.FILE
         self.unet, self.text, self.vae = loader.load(self.file)
+        # Its kernels see a single pixel (`avatars.vae`), so without the enlargement by eight each pixel is the same.
+        decoder = self.vae.first_stage_model.taesd_decoder
+        for number, layer in enumerate(decoder):
+            if isinstance(layer, torch.nn.Upsample):
+                decoder[number] = torch.nn.Identity()
 
     def under(self, setting: Setting):
         return self.unet if setting.node is None else patch(self.unet, setting.node, **setting.inputs)
 
     @torch.inference_mode()
-    def latents(self, model, factors: Array, seeds: Array, steps: int = STEPS) -> torch.Tensor:
+    def latents(self, model, factors: Array, seeds: Array, steps: int = STEPS, callback=None) -> torch.Tensor:
         """(N, 4, 16, 16) of N prompts (positions of their factors' values, (N, 9)) and seeds (N,), sampled as one batch."""
         import comfy.sample
 
         noise = self.noise(seeds)
         arguments = (SAMPLER, SCHEDULER, *self.conditionings(factors), torch.zeros_like(noise))
-        return comfy.sample.sample(model, noise, steps, CFG, *arguments, disable_pbar=True, seed=int(seeds[0]))
+        return comfy.sample.sample(model, noise, steps, CFG, *arguments, callback=callback, disable_pbar=True, seed=int(seeds[0]))
 
     def conditionings(self, factors: Array) -> tuple[list, list]:
         """The positive one of N prompts and the empty negative one, as a sampler takes them."""
@@ -61,9 +66,10 @@ class Model:
 
     @torch.inference_mode()
     def images(self, latents: torch.Tensor) -> Array:
-        """(N, 16, 16, 3) uint8: the decoded pictures at one pixel for each latent pixel."""
+        """(N, 16, 16, 3) uint8: a pixel for each latent pixel."""
         decoded = torch.cat([self.vae.decode(part) for part in latents.split(BATCH)])
-        return (decoded[:, 4::8, 4::8] * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        assert decoded.shape[1:3] == latents.shape[2:]
+        return (decoded * 255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
 
     def measured(self, factors: Array, seeds: Array, steps: int = STEPS) -> tuple[torch.Tensor, Array]:
         """The baseline's latents and the stability of its images, (space, measure, stage, image)."""
@@ -111,6 +117,11 @@ def start(threads: int) -> None:
     _model = Model()
 
 
+def model() -> Model:
+    """That of this process."""
+    return _model
+
+
 def conditions() -> dict:
     return _model.conditions()
 
@@ -152,11 +163,28 @@ def sample_the_model(path: Path, count: int) -> None:
     save(path, images=numpy.concatenate(images), factors=asked)
 
 
-def by_stage(run) -> Array:
+def watch(path: Path, factors: Array, seeds: Array, windows: Sequence[slice], previews: Sequence[int]) -> None:
+    """Of the baseline's images `stability` in each window of steps, (measure, window, stage, image), and `pictures`,
+    (step, image, 16, 16, 3): the previews after so many steps, and at the end the images.
+    """
+    model, record = probe(_model.unet, measure_in=SPACES[0])
+    shown = []
+
+    def keep(step, denoised, *_):
+        if step + 1 in previews:
+            shown.append(_model.unet.model.process_latent_out(denoised))
+
+    shown.append(_model.latents(model, factors, seeds, callback=keep))
+    run = record.of(None).runs[-1]
+    stability = numpy.stack([by_stage(run, window) for window in windows], axis=1)
+    save(path, stability=stability, pictures=numpy.stack([_model.images(latents) for latents in shown]))
+
+
+def by_stage(run, steps: slice = slice(None)) -> Array:
     """(measure, stage, image): means over steps, branches and the blocks of input, middle, output, and all."""
     stages = run.stages()
     chosen = [*(stages[stage] for stage in ("input", "middle", "output")), sorted(itertools.chain(*stages.values()))]
-    return torch.stack([run.values[: len(STABILITY), :, blocks].nanmean(dim=(1, 2, 3)) for blocks in chosen], dim=1).numpy()
+    return torch.stack([run.values[: len(STABILITY), steps][:, :, blocks].nanmean(dim=(1, 2, 3)) for blocks in chosen], dim=1).numpy()
 
 
 def predict(path: Path, settings: tuple[Setting, ...], count: int) -> None:

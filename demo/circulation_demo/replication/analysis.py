@@ -10,12 +10,12 @@ import numpy
 import pandas
 from numpy import ndarray as Array
 from pandas import DataFrame
-from statsmodels.stats.multitest import multipletests
 
 from ..evidence.judge import IMAGE_CHANGE
 from ..evidence.metrics import Effect, over_models
 from ..evidence.report import what_is_seen
 from . import plan
+
 
 @cache
 def table(model: Path, slug: str) -> DataFrame:
@@ -57,8 +57,3 @@ def changed(models: Sequence[Path], row: plan.Row) -> pandas.Series:
         return DataFrame(what_is_seen(of_row[IMAGE_CHANGE], gained)).mean()
 
     return DataFrame([shares(model) for model in models]).mean()
-
-
-def holm(effects: Sequence[Effect]) -> list[bool]:
-    """Which of these effects are not zero, so that the chance of one mistake among them is 5 %."""
-    return multipletests([effect.p for effect in effects], alpha=0.05, method="holm")[0].tolist()

@@ -22,8 +22,9 @@ import torch
 from .. import DEMO
 from ..digest import digest
 from ..evidence import sampling as workers
+from ..evidence.main import processes
 from ..evidence.provenance import provenance
-from . import plan, report, sampling
+from . import analysis, plan, report, sampling
 
 OUTPUT = DEMO / "output" / "evidence" / "models"
 RESULTS = DEMO / "evidence" / "models"
@@ -32,13 +33,14 @@ RESULTS = DEMO / "evidence" / "models"
 def main(options) -> int:
     output = Path(options.output or OUTPUT)
     results = RESULTS if options.publish else output / "results"
-    jobs = 1 if torch.cuda.is_available() else options.jobs or os.cpu_count() or 1
+    jobs = processes(options.jobs)
     with ThreadPoolExecutor(jobs) as threads:
         weights = dict(zip(plan.MODELS, threads.map(partial(trained, output), plan.MODELS)))
     with multiprocessing.get_context("spawn").Pool(jobs, workers.start, (1,)) as pool:
         pool.apply(describe, (weights, results))
-        for rows in ((plan.OFF,), plan.ROWS[1:]):  # all others are compared with the images of the first
-            finish(pool, missing(weights, rows, output, results))
+        finish(pool, missing(weights, (plan.OFF,), output, results))  # all others are compared with these images
+        check(results)
+        finish(pool, missing(weights, plan.ROWS[1:], output, results))
     report.write(results)
     print(f"Tables, the graph and the measures of each image: {results}")
     return 0
@@ -68,6 +70,14 @@ def describe(weights: dict[int, Path], results: Path) -> None:
     about = {**made_with, "steps of training": plan.TRAINING_STEPS, "model in the box": digest(loader.FILE)}
     results.mkdir(parents=True, exist_ok=True)
     described.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def check(results: Path) -> None:
+    """Raises ValueError where models are too poor to ask."""
+    shown = {seed: analysis.table(results / str(seed), plan.OFF.slug)[plan.PRIMARY[0]].mean() for seed in plan.MODELS}
+    if poor := [f"model {seed} {share:.1%}" for seed, share in shown.items() if share < plan.GOOD_ENOUGH]:
+        asked = f"Too little of what was asked is in the images without a knob: {', '.join(poor)}, not {plan.GOOD_ENOUGH:.0%}."
+        raise ValueError(f"{asked} The models need more than {plan.TRAINING_STEPS} steps of training.")
 
 
 def missing(weights: dict[int, Path], rows: Sequence[plan.Row], output: Path, results: Path) -> list[tuple[Path, str, Path, Path]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy
 from matplotlib.figure import Figure
 
+from ..evidence import metrics
 from ..evidence.judge import IMAGE_CHANGE
 from ..evidence.report import COLOURS, MARKERS, estimate, markdown, new_figure, save
 from . import analysis, plan
@@ -39,7 +40,7 @@ def primary_table(models: Sequence[Path]) -> str:
     effects = [analysis.combined(of_models, len(asked)) for of_models in slopes]
     rows = [
         [measure, side, estimate(effect), f"{effect.p:.3f}", "yes" if shown else "no", f"{effect.smallest:.4f}"]
-        for (measure, side), effect, shown in zip(asked, effects, analysis.holm(effects))
+        for (measure, side), effect, shown in zip(asked, effects, metrics.holm([effect.p for effect in effects]))
     ]
     return markdown(["change for each beta · (alpha − 1)", "side", "slope", "p", "shown, by Holm", "would have been seen"], rows)
 
@@ -63,7 +64,7 @@ def guidance_table(models: Sequence[Path], rows: Sequence[Row]) -> str:
     lines = []
     for row in (row for row in rows if row.group == "guidance"):
         effects = [analysis.difference(models, row, measure, RIVAL) for measure in plan.PRIMARY]
-        for measure, effect, shown in zip(plan.PRIMARY, effects, analysis.holm(effects)):
+        for measure, effect, shown in zip(plan.PRIMARY, effects, metrics.holm([effect.p for effect in effects])):
             verdict = ("better" if effect.mean * BETTER.get(measure, 1) > 0 else "worse") if shown else "not told apart"
             lines.append([row.name, measure, estimate(effect), f"{effect.p:.3f}", verdict])
     return markdown([f"against {RIVAL.name}", "measure", "difference", "p", "by Holm"], lines)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import comfy.ldm.modules.attention
@@ -83,9 +84,7 @@ def has_bfloat16(device: torch.device) -> bool:
 
 
 class Float32(TorchFunctionMode):
-    """What asks for a tensor in bfloat16 gets a copy in float32. Muon asks for its matrices, which take most of a step where the device
-    only imitates it.
-    """
+    """`Tensor.bfloat16()` gives a copy in float32. Muon calls it on its matrices, which take most of a step where bfloat16 is imitated."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is torch.Tensor.bfloat16:
@@ -167,9 +166,10 @@ class Training:
         loss = self.lessons.loss(self.trainee, step)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), 1.0)
+        muon, adamw = self.optimizers
         with nullcontext() if has_bfloat16(loss.device) else Float32():
-            for optimizer in self.optimizers:
-                optimizer.step()
+            muon.step()
+        adamw.step()
         with torch.no_grad():
             kept = min(AVERAGE, (step + 1) / (step + 10))
             torch._foreach_lerp_(list(self.average.parameters()), list(self.trainee.parameters()), 1 - kept)
@@ -189,7 +189,7 @@ class Training:
             optimizer.load_state_dict(of_it)
 
 
-def conditions(data: Path, steps: int, seed: int) -> dict:
+def conditions(data: Path, steps: int, seed: int, device: torch.device) -> dict:
     """All that a training depends on, as values of JSON's types. What the code does, the weights after a first step tell, taken from
     a start without zeros, behind which nothing would be seen.
     """
@@ -203,6 +203,7 @@ def conditions(data: Path, steps: int, seed: int) -> dict:
         "data": digest(data),
         "steps": steps,
         "seed": seed,
+        "device": device.type,
         "learning": [LEARNING_RATE, WARM_UP, AVERAGE],
         "torch": torch.__version__,
         "comfyui": comfyui_version.__version__,
@@ -214,40 +215,43 @@ def train(data: Path, work: Path, steps: int, seed: int = 0) -> Path:
     """A folder in `work` with the averaged weights (`avatars.safetensors`), the curve of the loss and the state of the training."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     comfy.ldm.modules.attention.optimized_attention = comfy.ldm.modules.attention.optimized_attention_masked = plain_attention
-    folder = work / f"training-{digest(conditions(data, steps, seed))}"
+    folder = work / f"training-{digest(conditions(data, steps, seed, device))}"
     folder.mkdir(parents=True, exist_ok=True)
     training = Training(data, steps, seed, device)
     checkpoint = folder / "training.pt"
-    done, spent = 0, 0.0
+    done, spent, curve = 0, 0.0, []
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         training.load(state)
-        done, spent = state["done"], state["spent"]
+        done, spent, curve = state["done"], state["spent"], state["curve"]
         print(f"Going on after step {done} of {steps}.", flush=True)
     losses, started = [], time.monotonic()
     for step in range(done, steps):
         losses.append(training.step(step))
         done = step + 1
-        now = spent + time.monotonic() - started
         if done % SAVED_EVERY == 0 or done == steps:
+            now = spent + time.monotonic() - started
             mean = float(torch.stack(losses).mean())
             losses.clear()
-            note(folder / "loss.csv", done, mean, learning_rate(step, steps), now)
+            curve.append([done, f"{mean:.5f}", f"{learning_rate(step, steps):.3e}", round(now)])
             print(f"step {done}/{steps}  loss {mean:.4f}  {now / 60:.1f} min", flush=True)
-            part = checkpoint.with_suffix(".part")
-            torch.save({**training.state(), "done": done, "spent": now}, part)
-            part.replace(checkpoint)
-            write(training.average, training.lessons.range, done, seed, folder / "avatars.safetensors")
+            draw_up(folder / "loss.csv", curve)
+            whole(folder / "avatars.safetensors", partial(write, training.average, training.lessons.range, done, seed))
+            state = {**training.state(), "done": done, "spent": now, "curve": curve}
+            whole(checkpoint, partial(torch.save, state))  # the last: what is told by it is there
     return folder
 
 
-def note(curve: Path, step: int, loss: float, learning_rate: float, seconds: float) -> None:
-    fresh = step <= SAVED_EVERY
-    with curve.open("w" if fresh else "a", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        if fresh:
-            writer.writerow(["step", "loss", "learning rate", "seconds"])
-        writer.writerow([step, f"{loss:.5f}", f"{learning_rate:.3e}", round(seconds)])
+def draw_up(path: Path, curve: list) -> None:
+    with path.open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([["step", "loss", "learning rate", "seconds"], *curve])
+
+
+def whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Written whole or not at all."""
+    part = path.with_suffix(".part")
+    write(part)
+    part.replace(path)
 
 
 def write(trainee: Trainee, range_of_latents: Sequence, steps: int, seed: int, out: Path) -> None:
