@@ -29,10 +29,11 @@ def main(options) -> int:
     results = report.RESULTS if options.publish else Path(options.output or OUTPUT)
     results.mkdir(parents=True, exist_ok=True)
     sampling.start(1)
+    made_with = provenance.provenance(sampling.conditions())  # before results change the work tree
     images = read_csv(report.RESULTS / "images.csv")
     found = {setting: at_ranks(images[images["setting"] == setting.name]) for setting in SETTINGS}
     report.save(draw({setting: (places, *sampled(setting, places)) for setting, places in found.items()}), results / "pairs.png")
-    provenance.write(results, provenance.provenance(sampling.conditions()), "pairs.json")
+    provenance.write(results, made_with, "pairs.json")
     return 0
 
 

@@ -27,6 +27,7 @@ images of the same prompts beside others, and then a test of the whole distribut
 missed between real images too; where images begin, which is now the average colour (a property of the model, chosen on the baseline
 alone); DEFAULT, which keeps to beta 5 and to alpha 1.2 to save time; and the adaptive rule with alpha alone, which was meant to be asked
 of all models and is asked of this one only: on those before it every adaptive row has the node's defaults, with beta by eta too.
+`seeds` asks within prompts what question 4 asks over all images, after its answer.
 """
 
 from __future__ import annotations
