@@ -44,7 +44,10 @@ def at_ranks(images: DataFrame) -> DataFrame:
 
 
 def sampled(setting: Setting, places: DataFrame) -> tuple[Array, Array]:
-    """The pictures at these places, without and with the setting, (N, 16, 16, 3) uint8 each. Raises ValueError where they changed by other than is recorded."""
+    """The pictures at these places, without and with the setting, (N, 16, 16, 3) uint8 each.
+
+    Raises ValueError where they change by more or less than is recorded.
+    """
     model = sampling.model()
     factors, drawn = [], []
     for seed_set, prompt, image in places[["seed set", "prompt", "image"]].to_numpy() - 1:
@@ -61,11 +64,11 @@ def sampled(setting: Setting, places: DataFrame) -> tuple[Array, Array]:
 def draw(pairs: dict[Setting, tuple[DataFrame, Array, Array]]):
     figure, axes = report.new_figure(2, len(pairs) * len(ONE_IN), 14, 4.4)
     columns = [
-        (setting, one_in, change, *pictures)
-        for setting, (places, plain, changed) in pairs.items()
+        (one_in, change, *pictures)
+        for places, plain, changed in pairs.values()
         for one_in, change, *pictures in zip(ONE_IN, places[IMAGE_CHANGE], plain, changed)
     ]
-    for (upper, lower), (setting, one_in, change, plain, changed) in zip(axes.T, columns):
+    for (upper, lower), (one_in, change, plain, changed) in zip(axes.T, columns):
         differs = (numpy.abs(changed.astype(int) - plain).max(axis=-1) > 255 * CHANGED).repeat(8, axis=0).repeat(8, axis=1)
         for ax, picture in ((upper, plain), (lower, changed)):
             ax.imshow(picture, extent=(0, 16, 16, 0), interpolation="nearest")

@@ -1,7 +1,7 @@
 """Can the best of a prompt's seeds be told before it is done, by its stability or by a look at the preview?
 
-Run by `python3 -m demo.evidence --seeds`. It samples the baseline's images again, with a Stability Probe. Asked after the paper's Table 1 had
-been seen to compare prompts more than images.
+Run by `python3 -m demo.evidence --seeds`. It samples the baseline's images again, with a Stability Probe. Asked after the paper's
+Table 1 had been seen to compare prompts more than images.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ WINDOWS = {f"first {EARLY} steps": slice(EARLY), "all steps": slice(None)}
 PREVIEWS = (EARLY, STEPS // 2)  # after so many steps
 STEADINESS = ("−E", "−r", "Align")  # the larger, the more stable
 SIGNS = numpy.array([-1, -1, 1])
-OUTCOMES = {"prompt recognised": 1, "mixture index": -1, "palette validity": 1, **dict.fromkeys(REALISM.values(), 1)}  # 1: the more, the better
+# 1: the more, the better
+OUTCOMES = {"prompt recognised": 1, "mixture index": -1, "palette validity": 1, **dict.fromkeys(REALISM.values(), 1)}
 
 
 def main(options) -> int:
@@ -73,7 +74,7 @@ def told(stability: Array, final: dict[str, Array], previews: dict[int, dict[str
     `rho` is Spearman's within prompts, `gain` what is won by keeping the best of a prompt's images in its eyes.
     """
     predictors = [
-        (f"{measure}, {window}", stage, {outcome: stability[m, w, g] for outcome in OUTCOMES})
+        (f"{measure}, {window}", stage, dict.fromkeys(OUTCOMES, stability[m, w, g]))
         for (m, measure), (w, window), (g, stage) in product(enumerate(STEADINESS), enumerate(WINDOWS), enumerate(STAGES))
     ]
     predictors += [(f"preview after {step} steps", "", preview) for step, preview in previews.items()]
@@ -101,7 +102,7 @@ def within(x: Array, y: Array) -> tuple[int, float, float, float]:
 
 
 def gain(x: Array, y: Array) -> tuple[float, float]:
-    """Of the image with the greatest x of each prompt: its y over the prompt's mean, and the standard error. Where several have it, theirs."""
+    """How far the y of the image (or images) with the greatest x is over its prompt's mean, and the standard error."""
     best = x == x.max(axis=1, keepdims=True)
     gains = (best * y).sum(1) / best.sum(1) - y.mean(1)
     return float(gains.mean()), float(gains.std(ddof=1) / len(gains) ** 0.5)
