@@ -102,6 +102,18 @@ def placebo_guidance(alpha: float, scale: float) -> Row:
 PLACEBO = tuple(placebo(draw, alpha, 5) for draw in (1, 2, 3) for alpha in (1.2, 0.8))
 GUIDANCE = (Row("guidance from alpha 2", knobs.circulated_guidance(2.0, 1.5), group="guidance"), placebo_guidance(2.0, 1.5))
 
-# To come, before any image is made: the other knobs at the values that `doses` finds.
-KNOBS = tuple(Row(f"CFG {scale:g}", group="knob", sets=1, cfg=scale) for scale in (1.0, 2.0, 3.0))
+
+def knob(name: str, change: Change = knobs.unchanged, **options) -> Row:
+    return Row(name, change, group="knob", sets=1, **options)
+
+
+# At the values that `doses` found, with the dose that each has on the model in the box, where that of alpha 1.2, beta 5 is 0.0576.
+KNOBS = (
+    *(knob(f"CFG {scale:g}", cfg=scale) for scale in (1.0, 2.0, 3.0)),
+    knob("CFG 3.9 in an interval", knobs.guided_from(3.9, *INTERVAL), cfg=3.9),  # 0.0580
+    knob("sharper attention: 1.4", knobs.temperature(1.4)),  # 0.0557
+    knob("flatter attention: 0.72", knobs.temperature(0.72)),  # 0.0594
+    knob("SDE noise: 0.0456", sampler="dpmpp_2m_sde", sampler_options={"eta": 0.0456}),  # 0.0714, the nearest of four
+    knob("PAG 75", knobs.perturbed_attention(75.0)),  # 0.0515, the nearest of four
+)
 ROWS = (OFF, *OURS, *PLACEBO, *GUIDANCE, *KNOBS)
