@@ -74,6 +74,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(data, tmp_path, mon
         train.train(data, tmp_path / "interrupted", STEPS)
     interrupted = train.train(data, tmp_path / "interrupted", STEPS)
     assert len(list((tmp_path / "interrupted").iterdir())) == 1
+    assert [row.partition(",")[0] for row in (interrupted / "loss.csv").read_text().split()[2:]] == ["1", "2", "3"]
     expected = weights(straight)
     for name, weight in weights(interrupted).items():
         assert torch.equal(weight, expected[name]), name
