@@ -115,5 +115,9 @@ KNOBS = (
     knob("flatter attention: 0.72", knobs.temperature(0.72)),  # 0.0594
     knob("SDE noise: 0.0456", sampler="dpmpp_2m_sde", sampler_options={"eta": 0.0456}),  # 0.0714, the nearest of four
     knob("PAG 75", knobs.perturbed_attention(75.0)),  # 0.0515, the nearest of four
+    knob("CADS 0.197", knobs.annealed_condition(0.197)),  # 0.0605, the nearest of four
+    knob("SEG 100", knobs.smoothed_energy(100.0)),  # 0.0286, the most that it gives
+    knob("equalised, above: 0.38", knobs.equalised(0.38)),  # 0.0559
+    knob("equalised, below: 0.371", knobs.equalised(-0.371)),  # 0.0571
 )
 ROWS = (OFF, *OURS, *PLACEBO, *GUIDANCE, *KNOBS)
