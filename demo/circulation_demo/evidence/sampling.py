@@ -14,6 +14,7 @@ from numpy import ndarray as Array
 
 from .. import ROOT
 from ..digest import digest, one_thread
+from ..files import whole
 from ..inprocess import args, load, patch, probe
 from .data import model_prompts, prompts, seeds
 from .plan import BASELINE, CFG, EXAMPLES, PER_PROMPT, SAMPLER, SCHEDULER, STEPS, Setting
@@ -149,11 +150,11 @@ def sample(path: Path, setting: Setting, seed_set: int, count: int) -> None:
 
 
 def save(path: Path, **arrays) -> None:
-    """Whole or not at all."""
-    part = path.with_suffix(".part")
-    with part.open("wb") as file:
-        numpy.savez_compressed(file, **arrays)
-    part.replace(path)
+    def write(part: Path) -> None:
+        with part.open("wb") as file:  # a path would get .npz at its end
+            numpy.savez_compressed(file, **arrays)
+
+    whole(path, write)
 
 
 def sample_the_model(path: Path, count: int) -> None:

@@ -17,6 +17,7 @@ from ..evidence.judge import Judge, Row
 from ..evidence.metrics import halves
 from ..evidence.plan import PER_PROMPT, SCHEDULER, STEPS
 from ..evidence.sampling import Model, batches, save
+from ..files import whole
 from . import plan
 
 HALVES = 100
@@ -76,9 +77,7 @@ def measure(weights: Path, slug: str, work: Path, results: Path) -> None:
         about[plan.COSINE] = round(float(made["cosine"]), 4)
     (results / f"{row.slug}.json").write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     table = pandas.DataFrame({"prompt": numpy.arange(row.images) // PER_PROMPT, **judged.of_images})
-    part = results / f"{row.slug}.part"
-    table.to_csv(part, index=False, float_format=f"%{DIGITS}", lineterminator="\n")
-    part.replace(part.with_suffix(".csv"))
+    whole(results / f"{row.slug}.csv", functools.partial(table.to_csv, index=False, float_format=f"%{DIGITS}", lineterminator="\n"))
 
 
 def factors(sets: int) -> Array:

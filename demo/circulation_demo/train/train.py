@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from ..avatars import unet, vae
 from ..avatars.factors import FACTORS
 from ..digest import digest, one_thread
+from ..files import whole
 
 BATCH = 64
 STEPS = 9_000
@@ -245,13 +246,6 @@ def train(data: Path, work: Path, steps: int, seed: int = 0) -> Path:
 def draw_up(path: Path, curve: list) -> None:
     with path.open("w", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([["step", "loss", "learning rate", "seconds"], *curve])
-
-
-def whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Written whole or not at all."""
-    part = path.with_suffix(".part")
-    write(part)
-    part.replace(path)
 
 
 def write(trainee: Trainee, range_of_latents: Sequence, steps: int, seed: int, out: Path) -> None:
