@@ -110,6 +110,7 @@ def test_the_rows_are_there_again_after_a_reload(listed):
     assert said(listed) == "Pick blocks below." and box(listed, "output.")
 
 
+@pytest.mark.both_renderers
 @pytest.mark.parametrize("palette", ["dark", "light"])
 def test_text_and_lines_stand_out(listed, palette):
     listed.palette(palette)
@@ -131,6 +132,7 @@ def test_the_keyboard_alone_reaches_all(listed, page):
     raise AssertionError(reached)
 
 
+@pytest.mark.both_renderers
 def test_a_page_at_200_percent_clips_nothing_and_rows_are_picked(listed):
     with listed.zoomed(2):
         listed.look_at("ModelBlocks")

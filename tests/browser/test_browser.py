@@ -317,6 +317,7 @@ def test_a_chart_is_saved_as_png_and_csv(run, screen, page):
     assert re.match(r"1,[\d.]+,input,-?[\d.]+", first)
 
 
+@pytest.mark.both_renderers
 def test_charts_outlive_the_other_renderer_and_other_workflows(run, screen):
     for name in ("StabilityReadout", "StabilityProbe"):  # what was never on the screen was not drawn
         screen.look_at(name)
@@ -614,6 +615,7 @@ def test_a_text_that_is_no_grid_is_left_alone_and_refused_at_the_node(painter, p
 # --- how it looks
 
 
+@pytest.mark.both_renderers
 @pytest.mark.parametrize("palette", ["dark", "light"])
 def test_text_and_lines_stand_out(run, screen, page, palette):
     screen.load(scheduled())  # what the run brought is there again
@@ -654,6 +656,7 @@ def contrast(*colours):
     return (high + 0.05) / (low + 0.05)
 
 
+@pytest.mark.both_renderers
 @pytest.mark.parametrize("scale", [1, 2])
 def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, scale):
     screen.load(scheduled())
@@ -664,6 +667,7 @@ def test_nothing_is_clipped_in_narrow_and_wide_nodes(run, screen, scale):
             assert screen.overflowing(name) == [], (name, width)
 
 
+@pytest.mark.both_renderers
 def test_a_page_at_200_percent_clips_nothing_and_is_painted(painter, page):
     with painter.zoomed(2):
         painter.brush("0")

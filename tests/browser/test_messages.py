@@ -110,6 +110,7 @@ def test_a_model_of_another_family_is_named_on_the_node(graph, screen):
     assert screen.text("CirculationControl").startswith(HIT)
 
 
+@pytest.mark.both_renderers
 def test_all_of_the_line_can_be_read_beside_the_button(graph, screen):
     screen.queue()
     screen.finished()

@@ -238,6 +238,7 @@ def test_shorter_batches_leave_places_empty_and_many_rows_can_be_reached(sheet, 
     assert box["height"] > 25 and inside["y"] < box["y"] and box["y"] + box["height"] < inside["y"] + inside["height"]
 
 
+@pytest.mark.both_renderers
 @pytest.mark.parametrize("palette", ["dark", "light"])
 def test_text_stands_out(sheet, palette):
     sheet.palette(palette)
@@ -258,6 +259,7 @@ def test_the_keyboard_alone_reaches_a_cell_and_what_is_large(sheet, page):
         assert (slider(sheet) is None) == (wanted == "Back")
 
 
+@pytest.mark.both_renderers
 def test_a_page_at_200_percent_clips_nothing_and_cells_are_compared(sheet, page):
     with sheet.zoomed(2):
         sheet.look_at("ComparisonSheet", 0.5)
@@ -282,6 +284,7 @@ def height_of_labels(screen, name, template):
     return round(label.evaluate(height), 3)
 
 
+@pytest.mark.both_renderers
 def test_labels_can_be_read_at_the_zoom_at_which_the_workflow_opens(sheet):
     assert height_of_labels(sheet, "ComparisonSheet", "circulation-sweep") >= 9  # ComfyUI's own text has 8
 
