@@ -17,8 +17,8 @@ Primary tests: their slopes with strength, beta · (alpha − 1), through zero, 
 at 5 %. Means and intervals are by random effects over models (Hartung and Knapp): of the mean over models of the kind.
 All else is description, without a claim of significance.
 Models that are good enough: before any row, images without a knob must show nine in ten of what was asked (`GOOD_ENOUGH`); otherwise
-all five learn for 3,200 steps. (The plan said 3,200 at first. It was 2,000 before the first model was trained, since five models that
-are there show more than five better ones that nobody has the hours for.)
+all five learn for 3,200 steps. (The plan said 3,200 at first, then 2,000, and 1,200 before the first model was trained, since five models
+that are there show more than five better ones that nobody has the hours for.)
 
 Decided by these results
     a node for guidance   only if it beats alpha 0.8, beta 5 on two primary measures by Holm of four tests, and is worse on none
@@ -38,7 +38,7 @@ from . import knobs
 from .knobs import Change, Placebo
 
 MODELS = (1, 2, 3, 4, 5)  # seeds of training
-TRAINING_STEPS = 2000
+TRAINING_STEPS = 1200
 GOOD_ENOUGH = 0.9  # of prompted factors that the classifier sees, with no knob
 PROMPTS = 63  # in each set of seeds
 SETS = 2
@@ -117,6 +117,7 @@ KNOBS = (
     knob("PAG 75", knobs.perturbed_attention(75.0)),  # 0.0515, the nearest of four
     knob("CADS 0.197", knobs.annealed_condition(0.197)),  # 0.0605, the nearest of four
     knob("SEG 100", knobs.smoothed_energy(100.0)),  # 0.0286, the most that it gives
+    knob("SAG 1.48", knobs.self_attention_guidance(1.48)),  # 0.0555
     knob("equalised, above: 0.38", knobs.equalised(0.38)),  # 0.0559
     knob("equalised, below: 0.371", knobs.equalised(-0.371)),  # 0.0571
 )
