@@ -118,6 +118,7 @@ KNOBS = (
     knob("CADS 0.197", knobs.annealed_condition(0.197)),  # 0.0605, the nearest of four
     knob("SEG 100", knobs.smoothed_energy(100.0)),  # 0.0286, the most that it gives
     knob("SAG 1.48", knobs.self_attention_guidance(1.48)),  # 0.0555
+    knob("FreeU 1.73", knobs.free_u(1.73, 0.27)),  # 0.0598
     knob("equalised, above: 0.38", knobs.equalised(0.38)),  # 0.0559
     knob("equalised, below: 0.371", knobs.equalised(-0.371)),  # 0.0571
 )
