@@ -28,7 +28,7 @@ def is_usual(item):
     params = item.callspec.params if hasattr(item, "callspec") else {}
     if not {"version", "page"} <= params.keys() or item.get_closest_marker("every_front_end"):
         return True
-    one = NEWEST if zlib.crc32(item.originalname.encode()) & 2 else OLDEST  # this bit shares the time out evenly
+    one = NEWEST if zlib.crc32(item.originalname.encode()) & 256 else OLDEST  # this bit shares the time out evenly
     return (params["version"], params["page"]) in ({OLDEST, NEWEST} if item.get_closest_marker("both_renderers") else {one})
 
 

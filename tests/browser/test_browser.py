@@ -52,6 +52,7 @@ def only(graph, *types):
 # --- workflows
 
 
+@pytest.mark.both_renderers
 @pytest.mark.parametrize("path", workflows.ALL)
 def test_a_workflow_loads_with_the_values_it_was_saved_with(server, page, path):
     saved, types = workflow(path.stem), server.object_info()

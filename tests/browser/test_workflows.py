@@ -24,7 +24,7 @@ COMPARING = [f"{name}-{family}" for name in ("circulation-sweep", "find-your-alp
 SWEPT = {**CIRCULATION, "alpha": "1, 1.05, 1.1, 1.2", "beta": "3", "baseline": True}
 SHEET = {"cell": 384, "frame_changes": False, "sort_columns": False, "difference_row": False, "threshold": 0.1}
 LABELS = ["off", "alpha 1.05, beta 3", "alpha 1.1, beta 3", "alpha 1.2, beta 3"]
-pytestmark = pytest.mark.parametrize("version", [front_ends.OLDEST], indirect=True)
+pytestmark = pytest.mark.parametrize("version", [front_ends.NEWEST], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def prompts(server):
         made["avatars-sweep"] = open_workflow(page, json.loads((AVATARS / "example_workflows" / "avatars-sweep.json").read_text()))
         open_workflow(page, workflow("stability-readout"))
         types = ["KSampler", "StabilityProbe"]
-        page.evaluate("types => app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type))))", types)
+        page.evaluate("types => { app.graph.convertToSubgraph(new Set(app.graph.nodes.filter(n => types.includes(n.type)))); }", types)
         made["subgraph"] = small(prompt_of(page))
     return made
 
