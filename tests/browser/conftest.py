@@ -1,10 +1,12 @@
 """A server for each front end, and in each front end both ways to draw nodes.
 
-Of these six combinations a test that asks for a `page` runs in one, the oldest or the newest: its name decides which, so that each panel
-is tried in both. Marked `both_renderers` it runs in both of them, since it is about how things look, and marked `every_front_end` in all
-six, since these differ in what it is about. With `--every-front-end` all tests run in all six.
+Of these six combinations a test that asks for a `page` runs in one, the oldest front end's canvas or the newest's Nodes 2.0: its name
+decides which, so that each panel is tried in both. Marked `both_renderers` it runs in these two, since it is about how things look, and
+marked `four_combinations` in both renderers of these front ends, since they differ in what it is about. With `--every-front-end` all tests
+run in all six.
 """
 
+import itertools
 import zlib
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from support.screen import Screen
 from support.server import AVATARS, front_end, started
 
 CANVAS, NODES_2 = False, True  # whether Nodes 2.0 draws the nodes
-OLDEST, NEWEST = (front_ends.OLDEST, CANVAS), (front_ends.NEWEST, NODES_2)
+USUAL = (front_ends.OLDEST, CANVAS), (front_ends.NEWEST, NODES_2)
+MARKED = {"both_renderers": USUAL, "four_combinations": tuple(itertools.product((front_ends.OLDEST, front_ends.NEWEST), (CANVAS, NODES_2)))}
 
 
 def pytest_collection_modifyitems(config, items):
@@ -26,10 +29,11 @@ def pytest_collection_modifyitems(config, items):
 
 def is_usual(item):
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    if not {"version", "page"} <= params.keys() or item.get_closest_marker("every_front_end"):
+    if not {"version", "page"} <= params.keys():
         return True
-    one = NEWEST if zlib.crc32(item.originalname.encode()) & 256 else OLDEST  # this bit shares the time out evenly
-    return (params["version"], params["page"]) in ({OLDEST, NEWEST} if item.get_closest_marker("both_renderers") else {one})
+    by_name = USUAL[bool(zlib.crc32(item.originalname.encode()) & 4)]  # of all bits the one that divides the time most evenly
+    combinations = next((MARKED[mark.name] for mark in item.iter_markers() if mark.name in MARKED), (by_name,))
+    return (params["version"], params["page"]) in combinations
 
 
 @pytest.fixture(scope="session", params=front_ends.VERSIONS)

@@ -8,7 +8,7 @@ import pytest
 from support.screen import EMPTY, Screen, renumbered
 from support.server import AVATARS
 
-pytestmark = pytest.mark.every_front_end
+pytestmark = pytest.mark.four_combinations
 
 TEXT_BOX = "CLIPTextEncode"  # ComfyUI's own
 OURS = ["StabilityProbe", "CirculationControl", "CirculationSchedule", "ComparisonSheet"]  # chart, status, painter, sheet
