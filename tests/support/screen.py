@@ -144,9 +144,7 @@ class Screen:
         self.page.evaluate("() => app.canvas.setGraph(app.rootGraph)")
 
     def reload(self):
-        # a workflow that is as it was loaded is not stored, one that changed is, a moment later
-        self.page.evaluate("() => comfyAPI.api.api.dispatchCustomEvent('graphChanged', app.rootGraph.serialize())")
-        self.settle(20)
+        self.settle(20)  # a workflow is stored a moment after it changed
         self.page.reload()
         self.page.wait_for_function(f"{READY} && window.app.graph.nodes?.length")
         self.settle(20)
