@@ -19,12 +19,12 @@ FILE = Path(__file__).resolve().parents[2] / "model" / "avatars.safetensors"
 PREFIX = "model.diffusion_model."
 
 
-def load(path: Path = FILE) -> tuple[comfy.model_patcher.ModelPatcher, FactorEncoder, comfy.sd.VAE]:
-    """Raises FileNotFoundError where the file is missing."""
+def load(path: Path = FILE, dtype: torch.dtype = torch.float32) -> tuple[comfy.model_patcher.ModelPatcher, FactorEncoder, comfy.sd.VAE]:
+    """The UNet calculates in `dtype`. Raises FileNotFoundError where the file is missing."""
     with safe_open(path, "pt") as file:
         weights = {key: file.get_tensor(key) for key in file.keys()}
         scale, centre = (json.loads(file.metadata()[key]) for key in ("scale", "centre"))
-    model = unet.build(torch.float32)
+    model = unet.build(dtype)
     model.model_sampling = unet.Sampling(model.model_config, vae.with_luma(torch.tensor(centre)) * scale)
     model.diffusion_model.load_state_dict({k.removeprefix(PREFIX): w for k, w in weights.items() if k.startswith(PREFIX)})
     patcher = comfy.model_patcher.ModelPatcher(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
+import multiprocessing.pool
 import os
 import sys
 import time
@@ -43,20 +43,25 @@ def processes(jobs: int | None) -> int:
     return 1 if torch.cuda.is_available() else jobs or os.cpu_count() or 1
 
 
+def pool(jobs: int, threads: int) -> multiprocessing.pool.Pool:
+    """Worker processes with ComfyUI and the pack in them."""
+    # Linux: workers keep the memory that they will need again a moment later. Taking it anew takes up to a third of their time.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), **os.environ}
+    return multiprocessing.get_context("spawn").Pool(jobs, sampling.start, (threads,))
+
+
 def make(size: plan.Size, output: Path, jobs: int | None) -> tuple[Samples, dict]:
     """Sample what is not there yet under the conditions of today. Files are written whole, so an interrupted run goes on where it was."""
     jobs = processes(jobs)
-    # Linux: workers keep the memory that they will need again a moment later. Taking it anew takes up to a third of their time.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": str(2**30), "MALLOC_TRIM_THRESHOLD_": str(2**32), **os.environ}
     started, threads = time.monotonic(), max(1, (os.cpu_count() or 1) // jobs)
-    with multiprocessing.get_context("spawn").Pool(jobs, sampling.start, (threads,)) as pool:
-        conditions = pool.apply(sampling.conditions)
+    with pool(jobs, threads) as workers:
+        conditions = workers.apply(sampling.conditions)
         samples = Samples(output / f"images-{digest(conditions)}", size)
         samples.folder.mkdir(parents=True, exist_ok=True)
         (samples.folder / "conditions.json").write_text(json.dumps(conditions, indent=2) + "\n", encoding="utf-8")
         work = missing(samples)
-        pending = [(what, pool.apply_async(task, arguments)) for what, task, arguments in work]
-        pool.close()
+        pending = [(what, workers.apply_async(task, arguments)) for what, task, arguments in work]
+        workers.close()
         for number, (what, result) in enumerate(pending, 1):
             result.get()
             print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  {what}", flush=True)

@@ -27,12 +27,12 @@ SPACES = ("value space", "input space (paper)")
 class Model:
     """The avatar model in this process, into which the pack is loaded."""
 
-    def __init__(self, file: Path | None = None):
-        """`file` holds the weights, by default those in the box."""
+    def __init__(self, file: Path | None = None, dtype: torch.dtype = torch.float32):
+        """`file` holds the weights, by default those in the box; `dtype` is what the UNet calculates in."""
         from ..avatars import loader
 
         self.file = file or loader.FILE
-        self.unet, self.text, self.vae = loader.load(self.file)
+        self.unet, self.text, self.vae = loader.load(self.file, dtype)
         # Its kernels see a single pixel (`avatars.vae`), so without the enlargement by eight each pixel is the same.
         decoder = self.vae.first_stage_model.taesd_decoder
         for number, layer in enumerate(decoder):

@@ -80,7 +80,9 @@ def free_u(backbone: float, skip: float) -> Change:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
-    return scaled_dot_product_attention(q, k, v, scale=scale)
+    """Values are widened to the width of queries: PyTorch's fast kernel on CPUs takes no others."""
+    widened = pad(v, (0, q.shape[-1] - v.shape[-1]))
+    return scaled_dot_product_attention(q, k, widened, scale=scale)[..., : v.shape[-1]]
 
 
 def circulated(q: Tensor, k: Tensor, v: Tensor, alpha: float | Tensor) -> Tensor:
@@ -170,11 +172,12 @@ def everywhere(attention: Attention) -> Change:
 
 
 def replacement(attention: Attention) -> Callable[..., Tensor]:
-    """An attention as ComfyUI calls it, with heads side by side in (B, N, H · d)."""
+    """An attention as ComfyUI calls it, with heads side by side in (B, N, H · d). It is calculated in float32."""
 
     def replaced(q, k, v, options, **_):
-        q, k, v = (t.unflatten(-1, (options["n_heads"], -1)).transpose(1, 2) for t in (q, k, v))
-        return attention(q, k, v, options).transpose(1, 2).flatten(2)
+        dtype = q.dtype
+        q, k, v = (t.float().unflatten(-1, (options["n_heads"], -1)).transpose(1, 2) for t in (q, k, v))
+        return attention(q, k, v, options).transpose(1, 2).flatten(2).to(dtype)
 
     return replaced
 

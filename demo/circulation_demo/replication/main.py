@@ -6,7 +6,6 @@ What is there is not made again: an interrupted study goes on where it was.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -21,8 +20,7 @@ import torch
 
 from .. import DEMO
 from ..digest import digest
-from ..evidence import sampling as workers
-from ..evidence.main import processes
+from ..evidence.main import pool, processes
 from ..evidence.provenance import provenance
 from . import analysis, plan, report, sampling
 
@@ -36,11 +34,11 @@ def main(options) -> int:
     jobs = processes(options.jobs)
     with ThreadPoolExecutor(jobs) as threads:
         weights = dict(zip(plan.MODELS, threads.map(partial(trained, output), plan.MODELS)))
-    with multiprocessing.get_context("spawn").Pool(jobs, workers.start, (1,)) as pool:
-        pool.apply(describe, (weights, results))
-        finish(pool, missing(weights, (plan.OFF,), output, results))  # all others are compared with these images
+    with pool(jobs, threads=1) as workers:
+        workers.apply(describe, (weights, results))
+        finish(workers, missing(weights, (plan.OFF,), output, results))  # all others are compared with these images
         check(results)
-        finish(pool, missing(weights, plan.ROWS[1:], output, results))
+        finish(workers, missing(weights, plan.ROWS[1:], output, results))
     report.write(results)
     print(f"Tables, the graph and the measures of each image: {results}")
     return 0
@@ -89,9 +87,9 @@ def missing(weights: dict[int, Path], rows: Sequence[plan.Row], output: Path, re
     return [(path, row.slug, work, folder) for row, path, work, folder in places if not (folder / f"{row.slug}.csv").exists()]
 
 
-def finish(pool, work: list[tuple[Path, str, Path, Path]]) -> None:
+def finish(workers, work: list[tuple[Path, str, Path, Path]]) -> None:
     started = time.monotonic()
-    pending = [pool.apply_async(sampling.measure, arguments) for arguments in work]
+    pending = [workers.apply_async(sampling.measure, arguments) for arguments in work]
     for number, (result, (_, slug, _, folder)) in enumerate(zip(pending, work), 1):
         result.get()
         print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  model {folder.name}, {slug}", flush=True)

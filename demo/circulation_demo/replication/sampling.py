@@ -25,9 +25,9 @@ DIGITS = ".4g"
 judge = functools.cache(Judge)
 
 
-@functools.lru_cache(1)
-def model(weights: Path) -> Model:
-    return Model(weights)
+@functools.lru_cache(2)
+def model(weights: Path, dtype: torch.dtype) -> Model:
+    return Model(weights, dtype)
 
 
 @torch.inference_mode()
@@ -50,7 +50,7 @@ def asked(seed_set: int, count: int) -> tuple[Array, Array]:
 
 def sampled(weights: Path, row: plan.Row, factors: Array, drawn: Array) -> Array:
     """Images (N, 16, 16, 3) uint8."""
-    of_it = model(weights)
+    of_it = model(weights, row.dtype)
     return numpy.concatenate([of_it.images(latents(of_it, row, *batch)) for batch in batches(factors, drawn)])
 
 
