@@ -12,7 +12,7 @@ import pytest
 import torch
 from circulation_demo.avatars.loader import FILE
 from circulation_demo.evidence import metrics
-from circulation_demo.replication import analysis, doses, knobs, main, plan, report, sampling
+from circulation_demo.replication import analysis, blocks, doses, knobs, main, plan, report, sampling
 from scipy import stats
 from statsmodels.stats.power import TTestPower
 
@@ -94,7 +94,10 @@ def test_what_is_written_out_is_what_the_node_does(few, plain, attention):
     assert abs(by_node - by_hand).max() <= 1 and abs(by_node - plain).max() > 20
 
 
-@pytest.mark.parametrize("row", [plan.STRONGEST, plan.PLACEBO[0], *plan.GUIDANCE, *plan.KNOBS], ids=lambda row: row.slug)
+OF_EACH_KIND = [plan.STRONGEST, plan.PLACEBO[0], *plan.GUIDANCE, *plan.KNOBS, *plan.EQUALISED, *plan.LAST]
+
+
+@pytest.mark.parametrize("row", OF_EACH_KIND, ids=lambda row: row.slug)
 def test_rounding_to_bfloat16_is_no_dose_of_its_own(few, row):
     """Rounding moves an image by less than a fifth of what separates two prompts' images."""
     images = sampling.sampled(FILE, row, *few)
@@ -132,6 +135,15 @@ def test_slopes_and_differences_are_those_of_the_images(model):
 @pytest.mark.parametrize("nothing", [knobs.temperature(1.0), knobs.circulated_guidance(1.0, 1.5), knobs.equalised(0.0)])
 def test_a_knob_at_rest_changes_nothing(few, plain, nothing):
     assert abs(in_float32(plan.Row("", nothing), few).astype(int) - plain).max() <= 1
+
+
+def test_the_change_of_attention_in_each_block(few, monkeypatch):
+    """Ten self-attentions; alpha 1 changes none of them, and twice the distance from it changes each more."""
+    settings = {f"{alpha:g}": knobs.with_alpha(alpha) for alpha in (1, 1.2, 1.4)}
+    monkeypatch.setattr(plan, "COMPARED", settings)
+    nothing, little, more = (of_blocks for of_blocks in blocks.attention_changes(FILE, *few).values())
+    assert len(nothing) == 10 and max(nothing.values()) < 1e-3
+    assert all(1.3 * little[block] < more[block] < 3 * little[block] for block in nothing)
 
 
 def test_rows_have_names_and_files_of_their_own():
@@ -238,6 +250,7 @@ def study(tmp_path_factory):
             if row is not plan.OFF:
                 table["image change"] = numpy.where(image < 2, 0.08, 0.01) * (1 + 0.1 * seed)
             pandas.DataFrame({"prompt": prompts, **table}).to_csv(results / str(seed) / f"{row.slug}.csv", index=False)
+            (results / str(seed) / "blocks.json").write_text(json.dumps({name: {"a": 0.1, "b": 0.3} for name in plan.COMPARED}))
             (results / str(seed) / f"{row.slug}.json").write_text(json.dumps({plan.COSINE: -0.01 * seed} if row.placebo else {}))
     report.write(results)
     return results
@@ -274,10 +287,33 @@ def test_guidance_is_judged_by_what_is_better(study):
     assert {verdict for (_, measure), (*_, verdict) in verdicts.items() if measure != "mixture index"} == {"not told apart"}
 
 
+def test_other_knobs_stand_beside_ours_in_percent(study):
+    rows = {name: others for (name, _), others in cells(study / "knobs.md").items()}
+    assert len(rows) == 8
+    typicality = rows[plan.STRONGEST.name][3]
+    assert [float(number) for number in typicality.split(" ± ")] == pytest.approx([10, 0.02], abs=0.06)
+
+
+def test_equal_strength_says_how_unequal_models_and_blocks_are(study):
+    for of_models, change, of_blocks in cells(study / "equalised.md").values():
+        assert (of_models, change, of_blocks) == ("12 %", "0.200", "71 %")
+
+
+def test_rows_that_are_not_there_yet_are_left_out(study):
+    name = plan.LAST[0].slug
+    file = study / "3" / f"{name}.csv"
+    kept = file.read_bytes()
+    file.unlink()
+    report.write(study)
+    assert plan.LAST[0].name not in {name for name, _ in cells(study / "rows.md")}
+    file.write_bytes(kept)
+
+
 def test_a_placebo_says_how_far_from_circulation_it_was(study):
     ((_, first), others) = next(iter(cells(study / "placebo.md").items()))
     assert [first, *others] == ["−0.010", "−0.020", "−0.030", "−0.040", "−0.050"]
 
 
-def test_the_graph_has_all_rows(study):
-    assert matplotlib.image.imread(study / "pareto.png").std() > 0.05
+@pytest.mark.parametrize("graph", ["pareto", "models"])
+def test_graphs_are_drawn(study, graph):
+    assert matplotlib.image.imread(study / f"{graph}.png").std() > 0.05

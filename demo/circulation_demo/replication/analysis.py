@@ -37,15 +37,30 @@ def slope(model: Path, rows: Sequence[plan.Row], measure: str) -> Array:
     return strengths @ of_rows / numpy.square(strengths).sum()
 
 
+def pooled(model: Path, rows: Sequence[plan.Row], measure: str, other: plan.Row = plan.OFF) -> Array:
+    """(prompts,): of each prompt the mean of its differences in several rows."""
+    return numpy.mean([differences(model, row, measure, other) for row in rows], axis=0)
+
+
 def combined(of_models: Sequence[Array], tests: int = 1) -> Effect:
     """Random effects over models, of each of which there are the values of its prompts."""
     means = numpy.array([values.mean() for values in of_models])
     return over_models(means, numpy.array([values.std(ddof=1) / len(values) ** 0.5 for values in of_models]), tests)
 
 
-def difference(models: Sequence[Path], row: plan.Row, measure: str, other: plan.Row = plan.OFF) -> Effect:
-    """How far a row is from another, over models."""
-    return combined([differences(model, row, measure, other) for model in models])
+def difference(models: Sequence[Path], rows: Sequence[plan.Row], measure: str, other: plan.Row = plan.OFF) -> Effect:
+    """How far rows, as one, are from another, over models."""
+    return combined([pooled(model, rows, measure, other) for model in models])
+
+
+def dose(models: Sequence[Path], rows: Sequence[plan.Row]) -> Array:
+    """(models,): the mean change of an image in these rows."""
+    return numpy.array([numpy.mean([table(model, row.slug)[IMAGE_CHANGE].mean() for row in rows]) for model in models])
+
+
+def without_a_knob(models: Sequence[Path], measure: str) -> float:
+    """The mean of a measure over models, of which differences are given in percent."""
+    return float(numpy.mean([table(model, plan.OFF.slug)[measure].mean() for model in models]))
 
 
 def changed(models: Sequence[Path], row: plan.Row) -> pandas.Series:

@@ -97,6 +97,10 @@ def at_random(q: Tensor, k: Tensor, v: Tensor, alpha: float, rotation: Tensor) -
     return attend(queries, keys, v, q.shape[-1] ** -0.5)
 
 
+def with_alpha(alpha: float) -> Attention:
+    return lambda q, k, v, options: circulated(q, k, v, alpha)
+
+
 def length(t: Tensor) -> Tensor:
     return t.norm(dim=-1, keepdim=True).clamp_min(1e-6)
 
@@ -148,14 +152,19 @@ class Placebo:
 
 
 def equalised(spread: float) -> Change:
-    """One pass with α' = 1 + `spread` / σ, where σ is that of M_skew over the heads and pairs of tokens of an image."""
+    """One pass with a strength of its own for each call, `equal_spread`."""
+    return everywhere(equal_spread(spread))
+
+
+def equal_spread(spread: float) -> Attention:
+    """α' = 1 + `spread` / σ, where σ is that of M_skew over the heads and pairs of tokens of an image."""
 
     def attention(q, k, v, options):
         logits = q @ k.mT * q.shape[-1] ** -0.5
         skew = (logits - logits.mT) / 2
         return circulated(q, k, v, 1 + spread / skew.flatten(1).std(dim=1).clamp_min(1e-6)[:, None, None, None])
 
-    return everywhere(attention)
+    return attention
 
 
 def everywhere(attention: Attention) -> Change:
@@ -207,7 +216,7 @@ def away_from(attention: Attention, scale: float, stages: dict[str, int] = STAGE
 
 
 def circulated_guidance(alpha: float, scale: float) -> Change:
-    return away_from(lambda q, k, v, options: circulated(q, k, v, alpha), scale)
+    return away_from(with_alpha(alpha), scale)
 
 
 def smoothed_energy(scale: float, sigma: float = math.inf) -> Change:

@@ -22,7 +22,7 @@ from .. import DEMO
 from ..digest import digest
 from ..evidence.main import pool, processes
 from ..evidence.provenance import provenance
-from . import analysis, plan, report, sampling
+from . import analysis, blocks, plan, report, sampling
 
 OUTPUT = DEMO / "output" / "evidence" / "models"
 RESULTS = DEMO / "evidence" / "models"
@@ -38,6 +38,7 @@ def main(options) -> int:
         workers.apply(describe, (weights, results))
         finish(workers, missing(weights, (plan.OFF,), output, results))  # all others are compared with these images
         check(results)
+        workers.starmap(blocks.measure, [(path, results / str(seed)) for seed, path in weights.items()])
         finish(workers, missing(weights, plan.ROWS[1:], output, results))
     report.write(results)
     print(f"Tables, the graph and the measures of each image: {results}")

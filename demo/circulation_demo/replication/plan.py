@@ -40,7 +40,7 @@ import torch
 
 from ..evidence.plan import CFG, PER_PROMPT, SAMPLER
 from . import knobs
-from .knobs import Change, Placebo
+from .knobs import Attention, Change, Placebo
 
 MODELS = (1, 2, 3, 4, 5)  # seeds of training
 TRAINING_STEPS = 1200
@@ -89,11 +89,8 @@ ROUNDING = Row("off, in float32", group="rounding", sets=1, dtype=torch.float32)
 ABOVE = (static(1.05, 3), static(1.2, 3), static(1.2, 5))
 BELOW = (static(0.95, 3), static(0.8, 3), static(0.8, 5))
 STRONGEST = ABOVE[-1]
-OTHER_SETTINGS = (
-    one_pass(1.2, 5), one_pass(0.8, 5),
-    Row("adaptive: alpha 1.2, beta 5", knobs.adaptive(alpha=1.2, beta=5.0)),
-    static(1.5, 5, sets=1), static(0.5, 5, sets=1),
-)  # fmt: skip
+ONE_PASS = (one_pass(1.2, 5), one_pass(0.8, 5))
+ADAPTIVE = Row("adaptive: alpha 1.2, beta 5", knobs.adaptive(alpha=1.2, beta=5.0))
 
 
 def placebo(draw: int, alpha: float, beta: float) -> Row:
@@ -122,11 +119,25 @@ KNOBS = (
     knob("flatter attention: 0.72", knobs.temperature(0.72)),  # 0.0594
     knob("SDE noise: 0.0456", sampler="dpmpp_2m_sde", sampler_options={"eta": 0.0456}),  # 0.0714, the nearest of four
     knob("PAG 75", knobs.perturbed_attention(75.0), dtype=torch.float32),  # 0.0515, the nearest of four
+)
+EQUALISED = (
     knob("equalised, above: 0.38", knobs.equalised(0.38)),  # 0.0559
     knob("equalised, below: 0.371", knobs.equalised(-0.371)),  # 0.0571
+)
+# What they are compared with, block by block: one number for all of them.
+COMPARED: dict[str, Attention] = {
+    ONE_PASS[0].name: knobs.with_alpha(2.0),
+    EQUALISED[0].name: knobs.equal_spread(0.38),
+    ONE_PASS[1].name: knobs.with_alpha(0.0),
+    EQUALISED[1].name: knobs.equal_spread(-0.371),
+}
+# If hours remain.
+LAST = (
+    static(1.5, 5, sets=1),
+    static(0.5, 5, sets=1),
     knob("CADS 0.197", knobs.annealed_condition(0.197)),  # 0.0605, the nearest of four
     knob("SEG 100", knobs.smoothed_energy(100.0), dtype=torch.float32),  # 0.0286, the most that it gives
     knob("SAG 1.48", knobs.self_attention_guidance(1.48)),  # 0.0555
     knob("FreeU 1.73", knobs.free_u(1.73, 0.27)),  # 0.0598
 )
-ROWS = (OFF, *ABOVE, *BELOW, ROUNDING, *PLACEBO, *GUIDANCE, *OTHER_SETTINGS, *KNOBS)
+ROWS = (OFF, *ABOVE, *BELOW, *PLACEBO, *GUIDANCE, *ONE_PASS, ADAPTIVE, *KNOBS, *EQUALISED, ROUNDING, *LAST)
