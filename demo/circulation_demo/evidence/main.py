@@ -34,7 +34,7 @@ def main(options) -> int:
     provenance.write(results, made_with)
     print(f"Tables, graphs and raw numbers: {results}")
     if options.publish:
-        report.publish(results)
+        report.publish()
     return report.headline(results)
 
 

@@ -20,6 +20,7 @@ from .judge import IMAGE_CHANGE, SPACES
 from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, VISIBLE, adaptive, static
 
 RESULTS = DEMO / "evidence" / "results"  # those that are published
+MODELS = DEMO / "evidence" / "models"  # and those of the study of five models
 DOCUMENTS = (ROOT / "EVIDENCE.md", ROOT / "docs" / "evidence" / "one-model.md")
 EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
 # What the page shows of the main settings and the strongest
@@ -406,15 +407,17 @@ def contact_sheet(samples: Samples, columns: int = 16) -> Figure:
     return figure
 
 
-def publish(results: Path) -> None:
-    """Put the tables between their marks in the documents."""
+def publish() -> None:
+    """Put the published tables between their marks in the documents."""
     for document in DOCUMENTS:
-        document.write_text(with_tables(document.read_text(encoding="utf-8"), results), encoding="utf-8")
+        document.write_text(with_tables(document.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def with_tables(text: str, results: Path) -> str:
+def with_tables(text: str) -> str:
+    tables = {path.stem: path for folder in (RESULTS, MODELS) for path in folder.glob("*.md")}
+
     def fill(mark: re.Match) -> str:
-        return f"{mark[1]}\n\n{(results / f'{mark[2]}.md').read_text(encoding='utf-8')}\n{mark[3]}"
+        return f"{mark[1]}\n\n{tables[mark[2]].read_text(encoding='utf-8')}\n{mark[3]}"
 
     return re.sub(r"(<!-- table: ([\w-]+) -->).*?(<!-- end -->)", fill, text, flags=re.DOTALL)
 

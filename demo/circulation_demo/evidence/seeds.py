@@ -64,7 +64,7 @@ def main(options) -> int:
     (results / "seeds.md").write_text(text, encoding="utf-8")
     print(text)
     if options.publish:
-        report.publish(results)
+        report.publish()
     return 0
 
 

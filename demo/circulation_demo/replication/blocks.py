@@ -20,7 +20,7 @@ def measure(weights: Path, results: Path) -> None:
 
 
 def attention_changes(weights: Path, factors, drawn) -> dict[str, dict[str, float]]:
-    """Of each setting and block ‖changed − plain‖ / ‖plain‖ of the retrieval of each token and head, averaged over a run that stays plain."""
+    """Of each setting and block ‖changed − plain‖ / ‖plain‖ of what tokens retrieve, averaged over heads and a run that stays plain."""
     norms: dict[tuple[str, str], list[torch.Tensor]] = defaultdict(list)
 
     def watched(q, k, v, options):

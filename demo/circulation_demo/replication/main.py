@@ -22,15 +22,15 @@ from .. import DEMO
 from ..digest import digest
 from ..evidence.main import pool, processes
 from ..evidence.provenance import provenance
+from ..evidence.report import MODELS, publish
 from . import analysis, blocks, plan, report, sampling
 
 OUTPUT = DEMO / "output" / "evidence" / "models"
-RESULTS = DEMO / "evidence" / "models"
 
 
 def main(options) -> int:
     output = Path(options.output or OUTPUT)
-    results = RESULTS if options.publish else output / "results"
+    results = MODELS if options.publish else output / "results"
     jobs = processes(options.jobs)
     with ThreadPoolExecutor(jobs) as threads:
         weights = dict(zip(plan.MODELS, threads.map(partial(trained, output), plan.MODELS)))
@@ -41,7 +41,9 @@ def main(options) -> int:
         workers.starmap(blocks.measure, [(path, results / str(seed)) for seed, path in weights.items()])
         finish(workers, missing(weights, plan.ROWS[1:], output, results))
     report.write(results)
-    print(f"Tables, the graph and the measures of each image: {results}")
+    if options.publish:
+        publish()
+    print(f"Tables, the graphs and the measures of each image: {results}")
     return 0
 
 

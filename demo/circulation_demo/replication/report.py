@@ -27,6 +27,10 @@ BESIDE = {
     plan.GUIDANCE[0].name: [plan.GUIDANCE[0]],
     **{row.name: [row] for row in plan.KNOBS if row.name.startswith(("CFG 3.9", "sharper", "SDE", "PAG"))},
 }
+FURTHER = {  # in the graph
+    "placebo of alpha 0.8": [row for row in plan.PLACEBO if "0.8" in row.name],
+    **{row.name: [row] for row in (plan.GUIDANCE[1], *plan.KNOBS, *plan.LAST) if row.name not in BESIDE},
+}
 
 
 def write(results: Path) -> None:
@@ -67,7 +71,7 @@ def knobs_table(models: Sequence[Path], rows: Sequence[Row]) -> str:
 
 def percent(models: Sequence[Path], rows: Sequence[Row], measure: str) -> str:
     effect, of_off = analysis.difference(models, rows, measure), analysis.without_a_knob(models, measure)
-    return f"{100 * effect.mean / of_off:+.1f} ± {100 * effect.half / of_off:.1f}".replace("-", "−")
+    return f"{100 * effect.mean / of_off:+.2f} ± {100 * effect.half / of_off:.2f}".replace("-", "−")
 
 
 def unequal(values: numpy.ndarray) -> str:
@@ -150,18 +154,18 @@ def each_model(models: Sequence[Path]) -> Figure:
 
 def pareto(models: Sequence[Path], rows: Sequence[Row]) -> Figure:
     """Variety against how well prompts are followed, and against how typical images are: differences from off, upper right is better."""
-    figure, axes = new_figure(1, 2, 13, 6)
-    groups = list(dict.fromkeys(row.group for row in rows))
+    figure, axes = new_figure(1, 2, 13, 5.4)
+    shown = {name: chosen for name, chosen in {**BESIDE, **FURTHER}.items() if all(row in rows for row in chosen)}
+    groups = list(dict.fromkeys(chosen[0].group for chosen in shown.values()))
     for ax, measure in zip(axes.flat, (PROMPT, TYPICALITY)):
-        for row in rows:
-            x, y = (analysis.difference(models, [row], each) for each in (measure, SPREAD))
-            number = groups.index(row.group)
-            style = dict(color=COLOURS[number], marker=MARKERS[number], markersize=5, capsize=2, linewidth=0.8)
-            ax.errorbar(x.mean, y.mean, xerr=x.half, yerr=y.half, label=row.group, **style)
-            ax.annotate(row.name, (x.mean, y.mean), (3, 3), textcoords="offset points", fontsize=7)
+        for number, (name, chosen) in enumerate(shown.items(), 1):
+            x, y = (analysis.difference(models, chosen, each) for each in (measure, SPREAD))
+            group = groups.index(chosen[0].group)
+            style = dict(color=COLOURS[group], marker=MARKERS[group], markersize=5, capsize=2, linewidth=0.8)
+            ax.errorbar(x.mean, y.mean, xerr=x.half, yerr=y.half, label=f"{number}  {name}", **style)
+            ax.annotate(str(number), (x.mean, y.mean), (4, 3), textcoords="offset points", fontsize=9, weight="bold")
         for line in (ax.axvline, ax.axhline):
             line(0, color="0.5", linewidth=0.8)
         ax.set(xlabel=measure, ylabel=SPREAD)
-    labelled = dict(zip(*reversed(axes[0, 0].get_legend_handles_labels())))  # one of each group
-    figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=len(groups))
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right", fontsize=8)
     return figure
