@@ -20,7 +20,7 @@ import torch
 
 from .. import DEMO
 from ..digest import digest
-from ..evidence.main import pool, processes
+from ..evidence.main import MEMORY, pool, processes
 from ..evidence.provenance import provenance
 from ..evidence.report import MODELS, publish
 from . import analysis, blocks, plan, report, sampling
@@ -53,7 +53,7 @@ def trained(output: Path, seed: int) -> Path:
     if not weights.exists():
         options = dict(steps=plan.TRAINING_STEPS, seed=seed, threads=1, output=str(weights), install=False)
         command = [sys.executable, "-m", "circulation_demo.train.main", json.dumps(options)]
-        subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        subprocess.run(command, check=True, env={**MEMORY, **os.environ, "OMP_NUM_THREADS": "1"})
     return weights
 
 
