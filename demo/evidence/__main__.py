@@ -15,7 +15,7 @@ for name, what in {
     "full": "1,008 images of each main setting, 256 of all others: two to three hours on 2 cores",
     "seeds": "whether the best of a prompt's seeds can be told before it is done, by its stability or by a preview",
     "pairs": "pictures without and with Circulation, for changes that one in 2, 4, 10 and 50 reach",
-    "models": "the study of five models: trains them, samples and measures, about 12 hours on 2 cores; resumes",
+    "models": "the study of five models: trains them, samples and measures, three hours on 2 cores with AMX; resumes",
     "doses": "before it: how far other knobs must be turned to change images as much",
 }.items():
     study.add_argument(f"--{name}", dest="study", action="store_const", const=name, help=what)

@@ -136,6 +136,16 @@ def test_documents_hold_the_tables(document):
     assert report.with_tables(text) == text
 
 
+def test_the_page_is_one_page():
+    """At most 700 words, three tables of eight rows and four pictures."""
+    text = (ROOT / "EVIDENCE.md").read_text(encoding="utf-8")
+    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    prose = re.sub(r"<!--.*?-->|!?\[|\]\([^)]*\)|^\|.*\n", " ", text, flags=re.MULTILINE)
+    assert len(prose.split()) <= 700
+    assert len(tables) <= 3 and max(table.count("\n") - 2 for table in tables) <= 8
+    assert len(re.findall(r"!\[", text)) <= 4
+
+
 def test_pictures_of_the_documents_are_there():
     for document in (*report.DOCUMENTS, ROOT / "demo" / "model" / "README.md"):
         for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", document.read_text(encoding="utf-8")):

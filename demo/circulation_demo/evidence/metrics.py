@@ -151,6 +151,7 @@ def holm(ps: Sequence[float]) -> Array:
     return multipletests(ps, alpha=0.05, method="holm")[0]
 
 
+@numpy.errstate(invalid="ignore", divide="ignore")  # in results that are not used where models are alike
 def over_models(means: Array, errors: Array, tests: int = 1) -> Effect:
     """Random effects: each model has an effect of its own, known to within its standard error.
 

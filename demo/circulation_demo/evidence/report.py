@@ -21,7 +21,7 @@ from .plan import BASELINE, BETAS, PER_PROMPT, STATIC, STEPS, VISIBLE, adaptive,
 
 RESULTS = DEMO / "evidence" / "results"  # those that are published
 MODELS = DEMO / "evidence" / "models"  # and those of the study of five models
-DOCUMENTS = (ROOT / "EVIDENCE.md", ROOT / "docs" / "evidence" / "one-model.md")
+DOCUMENTS = (ROOT / "EVIDENCE.md", *(ROOT / "docs" / "evidence" / f"{name}.md" for name in ("one-model", "several-models")))
 EARLIER = DEMO / "evidence" / "earlier"  # measures.csv of a model before this one, after so many steps of its training
 # What the page shows of the main settings and the strongest
 STRENGTHS = ((1.05, 3.0), (1.2, 3.0), (1.2, 5.0), (1.5, 5.0), (0.8, 3.0), (0.8, 5.0), (0.5, 5.0))

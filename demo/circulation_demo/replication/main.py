@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import torch
 
@@ -31,15 +32,17 @@ OUTPUT = DEMO / "output" / "evidence" / "models"
 def main(options) -> int:
     output = Path(options.output or OUTPUT)
     results = MODELS if options.publish else output / "results"
+    places = [Place(seed, output, results) for seed in plan.MODELS]
+    unfinished = [place for place in places if place.missing(plan.ROWS)]
     jobs = processes(options.jobs)
     with ThreadPoolExecutor(jobs) as threads:
-        weights = dict(zip(plan.MODELS, threads.map(partial(trained, output), plan.MODELS)))
+        list(threads.map(train, unfinished))
     with pool(jobs, threads=1) as workers:
-        workers.apply(describe, (weights, results))
-        finish(workers, missing(weights, (plan.OFF,), output, results))  # all others are compared with these images
+        workers.map(describe, unfinished)
+        finish(workers, unfinished, (plan.OFF,))  # all others are compared with these images
         check(results)
-        workers.starmap(blocks.measure, [(path, results / str(seed)) for seed, path in weights.items()])
-        finish(workers, missing(weights, plan.ROWS[1:], output, results))
+        workers.map(measure_blocks, unfinished)
+        finish(workers, unfinished, plan.ROWS)
     report.write(results)
     if options.publish:
         publish()
@@ -47,30 +50,60 @@ def main(options) -> int:
     return 0
 
 
-def trained(output: Path, seed: int) -> Path:
-    """The weights of a model, trained where they are not there yet, on one thread."""
-    weights = output / f"{seed}.safetensors"
-    if not weights.exists():
-        options = dict(steps=plan.TRAINING_STEPS, seed=seed, threads=1, output=str(weights), install=False)
+class Place(NamedTuple):
+    """Where the weights, the images and the results of a model are. With all results there, weights and images are not asked for."""
+
+    seed: int
+    output: Path
+    results: Path
+
+    @property
+    def weights(self) -> Path:
+        return self.output / f"{self.seed}.safetensors"
+
+    @property
+    def images(self) -> Path:
+        return self.output / str(self.seed)
+
+    @property
+    def measures(self) -> Path:
+        return self.results / str(self.seed)
+
+    def missing(self, rows: Sequence[plan.Row]) -> list[plan.Row]:
+        return [row for row in rows if not (self.measures / f"{row.slug}.csv").exists()]
+
+
+def train(place: Place) -> None:
+    """Train a model on one thread, where it is not trained yet."""
+    if not place.weights.exists():
+        options = dict(steps=plan.TRAINING_STEPS, seed=place.seed, threads=1, output=str(place.weights), install=False)
         command = [sys.executable, "-m", "circulation_demo.train.main", json.dumps(options)]
         subprocess.run(command, check=True, env={**MEMORY, **os.environ, "OMP_NUM_THREADS": "1"})
-    return weights
 
 
-def describe(weights: dict[int, Path], results: Path) -> None:
-    """`models.json`: digests of the models, and what all images are made with.
+def describe(place: Place) -> None:
+    """`model.json`, the digest of the weights and what its images are made with, and `loss.csv`, how it was trained.
 
-    Raises ValueError where there are results of other models: a model that is trained again is another one.
+    Raises ValueError where there are results of other weights: a model that is trained again is another one.
     """
+    import comfyui_version
+
     from ..avatars import loader
 
-    models, described = {str(seed): digest(path) for seed, path in weights.items()}, results / "models.json"
-    if described.exists() and json.loads(described.read_text(encoding="utf-8"))["models"] != models:
-        raise ValueError(f"The results in {results} are of other models than the weights. Name another --output, or move them away.")
-    made_with = provenance({"torch": torch.__version__, "models": models})
-    about = {**made_with, "steps of training": plan.TRAINING_STEPS, "model in the box": digest(loader.FILE)}
-    results.mkdir(parents=True, exist_ok=True)
+    weights, described = digest(place.weights), place.measures / "model.json"
+    if described.exists() and json.loads(described.read_text(encoding="utf-8"))["weights"] != weights:
+        asked = "Name another --output, or move them away."
+        raise ValueError(f"The results in {place.measures} are of another model than {place.weights}. {asked}")
+    made_with = provenance({"torch": torch.__version__, "comfyui": comfyui_version.__version__, "weights": weights})
+    about = {**made_with, "seed": place.seed, "steps of training": plan.TRAINING_STEPS, "model in the box": digest(loader.FILE)}
+    for folder in (place.images, place.measures):
+        folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(place.weights.with_suffix(".csv"), place.measures / "loss.csv")
     described.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+
+
+def measure_blocks(place: Place) -> None:
+    blocks.measure(place.weights, place.measures)
 
 
 def check(results: Path) -> None:
@@ -81,21 +114,14 @@ def check(results: Path) -> None:
         raise ValueError(f"{asked} The models need more than {plan.TRAINING_STEPS} steps of training.")
 
 
-def missing(weights: dict[int, Path], rows: Sequence[plan.Row], output: Path, results: Path) -> list[tuple[Path, str, Path, Path]]:
-    """The arguments of `measure` for all that is not there, row by row, so that all models are at about the same row."""
-    for seed in weights:
-        for folder in (output / str(seed), results / str(seed)):
-            folder.mkdir(parents=True, exist_ok=True)
-    places = [(row, path, output / str(seed), results / str(seed)) for row in rows for seed, path in weights.items()]
-    return [(path, row.slug, work, folder) for row, path, work, folder in places if not (folder / f"{row.slug}.csv").exists()]
-
-
-def finish(workers, work: list[tuple[Path, str, Path, Path]]) -> None:
+def finish(workers, places: Sequence[Place], rows: Sequence[plan.Row]) -> None:
+    """Measure all rows that are not there, model by model: of a model with all its rows the numbers are complete."""
     started = time.monotonic()
-    pending = [workers.apply_async(sampling.measure, arguments) for arguments in work]
-    for number, (result, (_, slug, _, folder)) in enumerate(zip(pending, work), 1):
+    work = [(place, row) for place in places for row in place.missing(rows)]
+    pending = [workers.apply_async(sampling.measure, (place.weights, row.slug, place.images, place.measures)) for place, row in work]
+    for number, (result, (place, row)) in enumerate(zip(pending, work), 1):
         result.get()
-        print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  model {folder.name}, {slug}", flush=True)
+        print(f"{number}/{len(work)}  {(time.monotonic() - started) / 60:.1f} min  model {place.seed}, {row.name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,13 +29,13 @@ BESIDE = {
 }
 FURTHER = {  # in the graph
     "placebo of alpha 0.8": [row for row in plan.PLACEBO if "0.8" in row.name],
-    **{row.name: [row] for row in (plan.GUIDANCE[1], *plan.KNOBS, *plan.LAST) if row.name not in BESIDE},
+    **{row.name: [row] for row in (plan.GUIDANCE[1], *plan.KNOBS) if row.name not in BESIDE},
 }
 
 
 def write(results: Path) -> None:
-    """Tables in Markdown and the graphs, of the rows that are there for all models."""
-    models = [results / str(seed) for seed in plan.MODELS]
+    """Tables in Markdown and the graphs, of the models that are there and the rows that all of them have."""
+    models = [folder for seed in plan.MODELS if (folder := results / str(seed)).exists()]
     rows = [row for row in plan.ROWS[1:] if all((model / f"{row.slug}.csv").exists() for model in models)]
     tables = {
         "primary": primary_table(models), "knobs": knobs_table(models, rows), "rows": rows_table(models, rows),
@@ -105,13 +105,15 @@ def guidance_table(models: Sequence[Path], rows: Sequence[Row]) -> str:
 
 
 def placebo_table(models: Sequence[Path], rows: Sequence[Row]) -> str:
-    """The mean cosine of a placebo's step with that of circulation, model by model."""
+    """The mean cosine of a placebo's step with that of circulation, model by model, and of all draws as one."""
 
     def cosine(model: Path, row: Row) -> float:
         return json.loads((model / f"{row.slug}.json").read_text(encoding="utf-8"))[plan.COSINE]
 
-    lines = [[row.name, *(f"{cosine(model, row):+.3f}".replace("-", "−") for model in models)] for row in rows if row.placebo]
-    return markdown([plan.COSINE, *(f"model {model.name}" for model in models)], lines)
+    cosines = {row.name: numpy.array([cosine(model, row) for model in models]) for row in rows if row.placebo}
+    cosines["mean of all"] = numpy.mean(list(cosines.values()), axis=0)
+    lines = [[name, *(f"{value:+.3f}".replace("-", "−") for value in (*values, values.mean()))] for name, values in cosines.items()]
+    return markdown([plan.COSINE, *(f"model {model.name}" for model in models), "mean"], lines)
 
 
 def equalised_table(models: Sequence[Path]) -> str:
