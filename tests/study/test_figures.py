@@ -8,7 +8,7 @@ from circulation_demo.evidence.report import MODELS
 from circulation_demo.replication import analysis, plan
 
 ABOVE, BELOW = plan.STRONGEST, plan.BELOW[-1]
-PROMPT, _, SPREAD, TYPICAL = plan.PRIMARY
+PROMPT, MIXTURE, SPREAD, TYPICAL = plan.PRIMARY
 
 
 def models():
@@ -23,10 +23,14 @@ def visibly(row):
     return 100 * analysis.changed(models(), row)["visibly changed"]
 
 
-def missed(measure, side):
-    """A hundred times the smallest slope that would have been seen."""
+def missed(measure, side, of=1):
+    """The smallest slope that would have been seen, in percent of a value."""
     slopes = [analysis.slope(model, side, measure) for model in models()]
-    return 100 * analysis.combined(slopes, 8).smallest
+    return 100 * analysis.combined(slopes, 8).smallest / of
+
+
+def share_missed(measure, side):
+    return missed(measure, side, analysis.without_a_knob(models(), measure))
 
 
 FIGURES = {
@@ -34,10 +38,12 @@ FIGURES = {
     ("EVIDENCE.md", r"and (\d+) at 0\.8"): lambda: visibly(BELOW),
     ("EVIDENCE.md", r"less typical, by ([\d.]+) % at alpha 0\.8"): lambda: percent(BELOW, TYPICAL),
     ("EVIDENCE.md", r"more typical, by ([\d.]+) % at alpha 1\.2"): lambda: percent(ABOVE, TYPICAL),
-    ("EVIDENCE.md", r"([\d.]+) % of variety above"): lambda: missed(SPREAD, plan.ABOVE) / analysis.without_a_knob(models(), SPREAD),
-    ("EVIDENCE.md", r"above and ([\d.]+) % below"): lambda: missed(SPREAD, plan.BELOW) / analysis.without_a_knob(models(), SPREAD),
+    ("EVIDENCE.md", r"([\d.]+) % of variety above"): lambda: share_missed(SPREAD, plan.ABOVE),
+    ("EVIDENCE.md", r"above and ([\d.]+) % below"): lambda: share_missed(SPREAD, plan.BELOW),
     ("EVIDENCE.md", r"([\d.]+) and [\d.]+ points of the prompt"): lambda: missed(PROMPT, plan.ABOVE),
     ("EVIDENCE.md", r"and ([\d.]+) points of the prompt"): lambda: missed(PROMPT, plan.BELOW),
+    ("EVIDENCE.md", r"([\d.]+) and [\d.]+ % of the mixtures"): lambda: share_missed(MIXTURE, plan.ABOVE),
+    ("EVIDENCE.md", r"and ([\d.]+) % of the mixtures"): lambda: share_missed(MIXTURE, plan.BELOW),
     ("README.md", r"images were ([\d.]+) % more typical at 1\.2, beta 5"): lambda: percent(ABOVE, TYPICAL),
     ("README.md", r"images were ([\d.]+) % less typical at 0\.8, beta 5"): lambda: percent(BELOW, TYPICAL),
 }
