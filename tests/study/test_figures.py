@@ -5,14 +5,14 @@ import re
 import pytest
 from circulation_demo import ROOT
 from circulation_demo.evidence.report import MODELS
-from circulation_demo.replication import analysis, plan
+from circulation_demo.replication import analysis, plan, report
 
 ABOVE, BELOW = plan.STRONGEST, plan.BELOW[-1]
 PROMPT, MIXTURE, SPREAD, TYPICAL = plan.PRIMARY
 
 
 def models():
-    return sorted(folder for folder in MODELS.iterdir() if folder.is_dir())
+    return report.models_of(MODELS)
 
 
 def percent(row, measure):

@@ -103,7 +103,6 @@ OF_EACH_KIND = [plan.STRONGEST, plan.PLACEBO[0], *plan.GUIDANCE, *plan.KNOBS, *p
 
 @pytest.mark.parametrize("row", OF_EACH_KIND, ids=lambda row: row.slug)
 def test_rounding_to_bfloat16_is_no_dose_of_its_own(few, row):
-    """Rounding moves an image by less than a fifth of what separates two prompts' images."""
     images = sampling.sampled(FILE, row, *few)
     assert metrics.image_change(images, in_float32(row, few)).max() < 0.05
 

@@ -35,7 +35,7 @@ FURTHER = {  # in the graph
 
 def write(results: Path) -> None:
     """Tables in Markdown and the graphs, of the models that are there and the rows that all of them have."""
-    models = [folder for seed in plan.MODELS if (folder := results / str(seed)).exists()]
+    models = models_of(results)
     rows = [row for row in plan.ROWS[1:] if all((model / f"{row.slug}.csv").exists() for model in models)]
     tables = {
         "primary": primary_table(models), "knobs": knobs_table(models, rows), "rows": rows_table(models, rows),
@@ -45,6 +45,10 @@ def write(results: Path) -> None:
         (results / f"{name}.md").write_text(table, encoding="utf-8")
     save(pareto(models, rows), results / "pareto.png")
     save(each_model(models), results / "models.png")
+
+
+def models_of(results: Path) -> list[Path]:
+    return [folder for seed in plan.MODELS if (folder := results / str(seed)).exists()]
 
 
 def primary_table(models: Sequence[Path]) -> str:
